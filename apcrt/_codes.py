@@ -1,0 +1,344 @@
+"""The published status numbers, as two enumerations.
+
+Here live the names and numbers and nothing else that needs thought: `Status` (Win32 and RPC codes, one number may have
+several names) and `FaultStatus` (what a fault PDU carries). What they mean in words is in `_meanings`, which exception
+carries which code is in `status`. Import all of it from `apcrt.status`; this module is its private half.
+
+The first name given to a number is the one shown by `describe`; the others are aliases, so that
+`Status(997) is Status.RPC_S_ASYNC_CALL_PENDING is Status.ERROR_IO_PENDING`.
+
+Sources: the public Windows headers' documentation (System Error Codes, RPC Return Values), MS-ERREF 2.2, C706 appendix E.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+
+__all__ = ["FaultStatus", "Status"]
+
+
+class Status(IntEnum):
+    """A Win32 or RPC status number under its published spelling, whole.
+
+    Being an `int` it compares with plain numbers and travels as one; printed it reads `RPC_S_CALL_CANCELLED (1818)`.
+    Numbers that are not listed stay plain `int` everywhere in apcrt: an application may use its own.
+    """
+
+    # General Win32 codes that calls, waits and overlapped operations report.
+    RPC_S_OK = 0
+    ERROR_SUCCESS = 0
+    WAIT_OBJECT_0 = 0
+    ERROR_INVALID_FUNCTION = 1
+    ERROR_FILE_NOT_FOUND = 2
+    ERROR_PATH_NOT_FOUND = 3
+    ERROR_TOO_MANY_OPEN_FILES = 4
+    ERROR_ACCESS_DENIED = 5
+    RPC_S_ACCESS_DENIED = 5
+    ERROR_INVALID_HANDLE = 6
+    RPC_X_SS_CONTEXT_MISMATCH = 6
+    ERROR_NOT_ENOUGH_MEMORY = 8
+    ERROR_OUTOFMEMORY = 14
+    RPC_S_OUT_OF_MEMORY = 14
+    RPC_X_NO_MEMORY = 14
+    RPC_X_PIPE_APP_MEMORY = 14
+    ERROR_NOT_SAME_DEVICE = 17
+    ERROR_WRITE_PROTECT = 19
+    ERROR_SEEK = 25
+    ERROR_GEN_FAILURE = 31
+    ERROR_SHARING_VIOLATION = 32
+    ERROR_HANDLE_EOF = 38
+    ERROR_NOT_SUPPORTED = 50
+    ERROR_NETNAME_DELETED = 64
+    ERROR_FILE_EXISTS = 80
+    ERROR_INVALID_PARAMETER = 87
+    RPC_S_INVALID_ARG = 87
+    RPC_S_INVALID_LEVEL = 87
+    ERROR_BROKEN_PIPE = 109
+    ERROR_DISK_FULL = 112
+    ERROR_INSUFFICIENT_BUFFER = 122
+    RPC_S_BUFFER_TOO_SMALL = 122
+    WAIT_ABANDONED_0 = 128
+    WAIT_ABANDONED = 128
+    ERROR_DIR_NOT_EMPTY = 145
+    RPC_S_OUT_OF_THREADS = 164
+    ERROR_BUSY = 170
+    ERROR_ALREADY_EXISTS = 183
+    WAIT_IO_COMPLETION = 192
+    STATUS_USER_APC = 192
+    ERROR_FILENAME_EXCED_RANGE = 206
+    ERROR_FILE_TOO_LARGE = 223
+    ERROR_NO_DATA = 232
+    ERROR_MORE_DATA = 234
+    WAIT_TIMEOUT = 258
+    ERROR_DIRECTORY = 267
+    ERROR_NOT_OWNER = 288
+    ERROR_TOO_MANY_POSTS = 298
+    ERROR_DIRECTORY_NOT_SUPPORTED = 336
+    ERROR_ABANDONED_WAIT_0 = 735
+    ERROR_OPERATION_ABORTED = 995
+    ERROR_IO_INCOMPLETE = 996
+    RPC_S_ASYNC_CALL_PENDING = 997
+    ERROR_IO_PENDING = 997
+    ERROR_NOACCESS = 998
+    ERROR_STACK_OVERFLOW = 1001
+    ERROR_IO_DEVICE = 1117
+    RPC_S_SERVER_OUT_OF_MEMORY = 1130
+    ERROR_NOT_ENOUGH_SERVER_MEMORY = 1130
+    ERROR_NOT_FOUND = 1168
+    ERROR_CANCELLED = 1223
+    ERROR_CONNECTION_REFUSED = 1225
+    ERROR_NETWORK_UNREACHABLE = 1231
+    ERROR_HOST_UNREACHABLE = 1232
+    ERROR_CONNECTION_ABORTED = 1236
+    ERROR_DISK_QUOTA_EXCEEDED = 1295
+    RPC_S_UNKNOWN_PRINCIPAL = 1332
+    RPC_S_INVALID_SECURITY_DESC = 1338
+    ERROR_TIMEOUT = 1460
+    RPC_S_TIMEOUT = 1460
+
+    # Bindings.
+    RPC_S_INVALID_STRING_BINDING = 1700
+    RPC_S_WRONG_KIND_OF_BINDING = 1701
+    RPC_S_INVALID_BINDING = 1702
+    RPC_S_PROTSEQ_NOT_SUPPORTED = 1703
+    RPC_S_INVALID_RPC_PROTSEQ = 1704
+    RPC_S_INVALID_STRING_UUID = 1705
+    RPC_S_INVALID_ENDPOINT_FORMAT = 1706
+    RPC_S_INVALID_NET_ADDR = 1707
+    RPC_S_NO_ENDPOINT_FOUND = 1708
+    RPC_S_INVALID_TIMEOUT = 1709
+
+    # Registration and listening.
+    RPC_S_OBJECT_NOT_FOUND = 1710
+    RPC_S_ALREADY_REGISTERED = 1711
+    RPC_S_TYPE_ALREADY_REGISTERED = 1712
+    RPC_S_ALREADY_LISTENING = 1713
+    RPC_S_NO_PROTSEQS_REGISTERED = 1714
+    RPC_S_NOT_LISTENING = 1715
+    RPC_S_UNKNOWN_MGR_TYPE = 1716
+    RPC_S_UNKNOWN_IF = 1717
+    RPC_S_NO_BINDINGS = 1718
+    RPC_S_NO_PROTSEQS = 1719
+    RPC_S_CANT_CREATE_ENDPOINT = 1720
+
+    # The fate of a call.
+    RPC_S_OUT_OF_RESOURCES = 1721
+    RPC_S_SERVER_UNAVAILABLE = 1722
+    RPC_S_SERVER_TOO_BUSY = 1723
+    RPC_S_INVALID_NETWORK_OPTIONS = 1724
+    RPC_S_NO_CALL_ACTIVE = 1725
+    RPC_S_CALL_FAILED = 1726
+    RPC_S_CALL_FAILED_DNE = 1727
+    RPC_S_PROTOCOL_ERROR = 1728
+    RPC_S_PROXY_ACCESS_DENIED = 1729
+    RPC_S_UNSUPPORTED_TRANS_SYN = 1730
+    RPC_S_UNSUPPORTED_TYPE = 1732
+    RPC_S_INVALID_TAG = 1733
+    RPC_X_INVALID_TAG = 1733
+    RPC_S_INVALID_BOUND = 1734
+    RPC_X_INVALID_BOUND = 1734
+
+    # Names, security, endpoint mapper, name service.
+    RPC_S_NO_ENTRY_NAME = 1735
+    RPC_S_INVALID_NAME_SYNTAX = 1736
+    RPC_S_UNSUPPORTED_NAME_SYNTAX = 1737
+    RPC_S_UUID_NO_ADDRESS = 1739
+    RPC_S_DUPLICATE_ENDPOINT = 1740
+    RPC_S_UNKNOWN_AUTHN_TYPE = 1741
+    RPC_S_MAX_CALLS_TOO_SMALL = 1742
+    RPC_S_STRING_TOO_LONG = 1743
+    RPC_S_PROTSEQ_NOT_FOUND = 1744
+    RPC_S_PROCNUM_OUT_OF_RANGE = 1745
+    RPC_S_BINDING_HAS_NO_AUTH = 1746
+    RPC_S_UNKNOWN_AUTHN_SERVICE = 1747
+    RPC_S_UNKNOWN_AUTHN_LEVEL = 1748
+    RPC_S_INVALID_AUTH_IDENTITY = 1749
+    RPC_S_UNKNOWN_AUTHZ_SERVICE = 1750
+    EPT_S_INVALID_ENTRY = 1751
+    EPT_S_CANT_PERFORM_OP = 1752
+    EPT_S_NOT_REGISTERED = 1753
+    RPC_S_NOTHING_TO_EXPORT = 1754
+    RPC_S_INCOMPLETE_NAME = 1755
+    RPC_S_INVALID_VERS_OPTION = 1756
+    RPC_S_NO_MORE_MEMBERS = 1757
+    RPC_S_NOT_ALL_OBJS_UNEXPORTED = 1758
+    RPC_S_INTERFACE_NOT_FOUND = 1759
+    RPC_S_ENTRY_ALREADY_EXISTS = 1760
+    RPC_S_ENTRY_NOT_FOUND = 1761
+    RPC_S_NAME_SERVICE_UNAVAILABLE = 1762
+    RPC_S_INVALID_NAF_ID = 1763
+    RPC_S_CANNOT_SUPPORT = 1764
+    RPC_S_NO_CONTEXT_AVAILABLE = 1765
+
+    # Failures inside a runtime or a stub.
+    RPC_S_INTERNAL_ERROR = 1766
+    RPC_S_ZERO_DIVIDE = 1767
+    RPC_S_ADDRESS_ERROR = 1768
+    RPC_S_FP_DIV_ZERO = 1769
+    RPC_S_FP_UNDERFLOW = 1770
+    RPC_S_FP_OVERFLOW = 1771
+    RPC_X_NO_MORE_ENTRIES = 1772
+    RPC_X_SS_CHAR_TRANS_OPEN_FAIL = 1773
+    RPC_X_SS_CHAR_TRANS_SHORT_FILE = 1774
+    RPC_X_SS_IN_NULL_CONTEXT = 1775
+    RPC_X_SS_CONTEXT_DAMAGED = 1777
+    RPC_X_SS_HANDLES_MISMATCH = 1778
+    RPC_X_SS_CANNOT_GET_CALL_HANDLE = 1779
+    RPC_X_NULL_REF_POINTER = 1780
+    RPC_X_ENUM_VALUE_OUT_OF_RANGE = 1781
+    RPC_X_ENUM_VALUE_TOO_LARGE = 1781
+    RPC_X_BYTE_COUNT_TOO_SMALL = 1782
+    RPC_X_BAD_STUB_DATA = 1783
+    ERROR_INVALID_USER_BUFFER = 1784
+    RPC_X_INVALID_BUFFER = 1784
+    RPC_S_CALL_IN_PROGRESS = 1791
+    RPC_S_NO_MORE_BINDINGS = 1806
+    RPC_S_NO_INTERFACES = 1817
+    RPC_S_CALL_CANCELLED = 1818
+    RPC_S_BINDING_INCOMPLETE = 1819
+    RPC_S_COMM_FAILURE = 1820
+    RPC_S_UNSUPPORTED_AUTHN_LEVEL = 1821
+    RPC_S_NO_PRINC_NAME = 1822
+    RPC_S_NOT_RPC_ERROR = 1823
+    RPC_S_UUID_LOCAL_ONLY = 1824
+    RPC_S_SEC_PKG_ERROR = 1825
+    RPC_S_NOT_CANCELLED = 1826
+    RPC_X_INVALID_ES_ACTION = 1827
+    RPC_X_WRONG_ES_VERSION = 1828
+    RPC_X_WRONG_STUB_VERSION = 1829
+
+    # Pipes and asynchronous handles.
+    RPC_X_INVALID_PIPE_OBJECT = 1830
+    RPC_X_WRONG_PIPE_ORDER = 1831
+    RPC_X_INVALID_PIPE_OPERATION = 1831
+    RPC_X_WRONG_PIPE_VERSION = 1832
+    RPC_S_COOKIE_AUTH_FAILED = 1833
+    RPC_S_GROUP_MEMBER_NOT_FOUND = 1898
+    EPT_S_CANT_CREATE = 1899
+    RPC_S_INVALID_OBJECT = 1900
+    RPC_S_SEND_INCOMPLETE = 1913
+    RPC_S_INVALID_ASYNC_HANDLE = 1914
+    RPC_S_INVALID_ASYNC_CALL = 1915
+    RPC_X_PIPE_CLOSED = 1916
+    RPC_X_PIPE_DISCIPLINE_ERROR = 1917
+    RPC_X_PIPE_EMPTY = 1918
+    ERROR_CANT_RESOLVE_FILENAME = 1921
+    WAIT_FAILED = 0xFFFFFFFF
+    INFINITE = 0xFFFFFFFF
+
+    def __str__(self) -> str:
+        return f"{self.name} ({int(self)})"
+
+    @staticmethod
+    def from_oserror(error: OSError) -> Status:
+        """The status that stands for what the operating system said.
+
+        For routines that answer a call with the fate of a file: `call.abort_call(Status.from_oserror(error))`.
+        An error that carries a Win32 number already (`winerror`) keeps it; an errno without a counterpart becomes
+        ERROR_GEN_FAILURE (31). Connections inside apcrt do not use this: what a lost link means depends on how far the
+        call had come (1722, 1726, 1727).
+        """
+        winerror: object = getattr(error, "winerror", None)
+        if isinstance(winerror, int):
+            try:
+                return Status(winerror)
+            except ValueError:
+                return Status.ERROR_GEN_FAILURE
+        return _FROM_ERRNO.get(error.errno or 0, Status.ERROR_GEN_FAILURE)
+
+
+# Where several errno values fold into one code, the choice is the one a Windows program would have seen: a write into a
+# pipe without a reader is ERROR_NO_DATA there, and a reset socket ends an overlapped read with ERROR_NETNAME_DELETED.
+_FROM_ERRNO: dict[int, Status] = {
+    errno.ENOENT: Status.ERROR_FILE_NOT_FOUND,
+    errno.ENOTDIR: Status.ERROR_PATH_NOT_FOUND,
+    errno.EISDIR: Status.ERROR_DIRECTORY_NOT_SUPPORTED,
+    errno.EMFILE: Status.ERROR_TOO_MANY_OPEN_FILES,
+    errno.ENFILE: Status.ERROR_TOO_MANY_OPEN_FILES,
+    errno.EACCES: Status.ERROR_ACCESS_DENIED,
+    errno.EPERM: Status.ERROR_ACCESS_DENIED,
+    errno.EBADF: Status.ERROR_INVALID_HANDLE,
+    errno.ENOMEM: Status.ERROR_NOT_ENOUGH_MEMORY,
+    errno.EXDEV: Status.ERROR_NOT_SAME_DEVICE,
+    errno.EROFS: Status.ERROR_WRITE_PROTECT,
+    errno.ESPIPE: Status.ERROR_SEEK,
+    errno.ETXTBSY: Status.ERROR_SHARING_VIOLATION,
+    errno.EBUSY: Status.ERROR_BUSY,
+    errno.EEXIST: Status.ERROR_ALREADY_EXISTS,
+    errno.EINVAL: Status.ERROR_INVALID_PARAMETER,
+    errno.EFAULT: Status.ERROR_NOACCESS,
+    errno.ENOTSUP: Status.ERROR_NOT_SUPPORTED,
+    errno.ENOSYS: Status.ERROR_NOT_SUPPORTED,
+    errno.EPIPE: Status.ERROR_NO_DATA,
+    errno.ENOSPC: Status.ERROR_DISK_FULL,
+    errno.EDQUOT: Status.ERROR_DISK_QUOTA_EXCEEDED,
+    errno.EFBIG: Status.ERROR_FILE_TOO_LARGE,
+    errno.ENOTEMPTY: Status.ERROR_DIR_NOT_EMPTY,
+    errno.ENAMETOOLONG: Status.ERROR_FILENAME_EXCED_RANGE,
+    errno.ELOOP: Status.ERROR_CANT_RESOLVE_FILENAME,
+    errno.EIO: Status.ERROR_IO_DEVICE,
+    errno.ECANCELED: Status.ERROR_OPERATION_ABORTED,
+    errno.ETIMEDOUT: Status.ERROR_TIMEOUT,
+    errno.ECONNREFUSED: Status.ERROR_CONNECTION_REFUSED,
+    errno.ECONNRESET: Status.ERROR_NETNAME_DELETED,
+    errno.ECONNABORTED: Status.ERROR_CONNECTION_ABORTED,
+    errno.ENETUNREACH: Status.ERROR_NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Status.ERROR_HOST_UNREACHABLE,
+}
+
+
+class FaultStatus(IntEnum):
+    """The `status` field of a fault PDU, where the specification gives it a name (C706 appendix E, MS-RPCE 2.2.2.11).
+
+    A fault may carry any 32-bit number; what is not listed here is a Win32 code and means itself.
+    """
+
+    NCA_S_FAULT_INT_DIV_BY_ZERO = 0x1C000001
+    NCA_S_FAULT_ADDR_ERROR = 0x1C000002
+    NCA_S_FAULT_FP_DIV_ZERO = 0x1C000003
+    NCA_S_FAULT_FP_UNDERFLOW = 0x1C000004
+    NCA_S_FAULT_FP_OVERFLOW = 0x1C000005
+    NCA_S_FAULT_INVALID_TAG = 0x1C000006
+    NCA_S_FAULT_INVALID_BOUND = 0x1C000007
+    NCA_S_RPC_VERSION_MISMATCH = 0x1C000008
+    NCA_S_UNSPEC_REJECT = 0x1C000009
+    NCA_S_BAD_ACTID = 0x1C00000A
+    NCA_S_WHO_ARE_YOU_FAILED = 0x1C00000B
+    NCA_S_MANAGER_NOT_ENTERED = 0x1C00000C
+    NCA_S_FAULT_CANCEL = 0x1C00000D
+    NCA_S_FAULT_ILL_INST = 0x1C00000E
+    NCA_S_FAULT_FP_ERROR = 0x1C00000F
+    NCA_S_FAULT_INT_OVERFLOW = 0x1C000010
+    NCA_S_FAULT_UNSPEC = 0x1C000012
+    NCA_S_FAULT_REMOTE_COMM_FAILURE = 0x1C000013
+    NCA_S_FAULT_PIPE_EMPTY = 0x1C000014
+    NCA_S_FAULT_PIPE_CLOSED = 0x1C000015
+    NCA_S_FAULT_PIPE_ORDER = 0x1C000016
+    NCA_S_FAULT_PIPE_DISCIPLINE = 0x1C000017
+    NCA_S_FAULT_PIPE_COMM_ERROR = 0x1C000018
+    NCA_S_FAULT_PIPE_MEMORY = 0x1C000019
+    NCA_S_FAULT_CONTEXT_MISMATCH = 0x1C00001A
+    NCA_S_FAULT_REMOTE_NO_MEMORY = 0x1C00001B
+    NCA_S_INVALID_PRES_CONTEXT_ID = 0x1C00001C
+    NCA_S_UNSUPPORTED_AUTHN_LEVEL = 0x1C00001D
+    NCA_S_INVALID_CHECKSUM = 0x1C00001F
+    NCA_S_INVALID_CRC = 0x1C000020
+    NCA_S_FAULT_USER_DEFINED = 0x1C000021
+    NCA_S_FAULT_TX_OPEN_FAILED = 0x1C000022
+    NCA_S_FAULT_CODESET_CONV_ERROR = 0x1C000023
+    NCA_S_FAULT_OBJECT_NOT_FOUND = 0x1C000024
+    NCA_S_FAULT_NO_CLIENT_STUB = 0x1C000025
+    NCA_S_COMM_FAILURE = 0x1C010001
+    NCA_S_OP_RNG_ERROR = 0x1C010002
+    NCA_S_UNK_IF = 0x1C010003
+    NCA_S_WRONG_BOOT_TIME = 0x1C010006
+    NCA_S_YOU_CRASHED = 0x1C010009
+    NCA_S_PROTO_ERROR = 0x1C01000B
+    NCA_S_OUT_ARGS_TOO_BIG = 0x1C010013
+    NCA_S_SERVER_TOO_BUSY = 0x1C010014
+    NCA_S_FAULT_STRING_TOO_LONG = 0x1C010015
+    NCA_S_UNSUPPORTED_TYPE = 0x1C010017
+
+    def __str__(self) -> str:
+        return f"{self.name} (0x{int(self):08X})"

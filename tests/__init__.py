@@ -1,0 +1,1 @@
+"""The tests of apcrt, one module or package per room."""

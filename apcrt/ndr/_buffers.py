@@ -96,6 +96,8 @@ def byteswapped(octets: bytes | memoryview, size: int) -> memoryview:
 def _match(view: memoryview, layout: Layout, order: ByteOrder) -> bool:
     """Check that items are elements; return whether they are in the other byte order. Raises `ValueRefused` (87)."""
     code = view.format
+    if code == layout.code:
+        return False
     prefix = code[0] if code and code[0] in "@=<>!" else "@"
     kind = _KINDS.get(code[-1] if len(code.lstrip("@=<>!")) == 1 else "")
     if kind is None or view.itemsize != layout.size:

@@ -44,10 +44,13 @@ class Target:
     def __init__(self, capacity: int, raw: memoryview | None, objects: MutableSequence[object] | None = None) -> None:
         self.capacity = capacity
         self.raw = raw
-        self.objects: MutableSequence[object] = [] if objects is None else objects
+        # Made at the first element where the caller gave none: targets of memory never need it.
+        self.objects: MutableSequence[object] | None = objects
 
     def store(self, start: int, values: Sequence[object]) -> None:
         """Put objects at index `start` and after it; a list of our own grows by what has really arrived."""
+        if self.objects is None:
+            self.objects = []
         if isinstance(self.objects, list):
             self.objects[start : start + len(values)] = values
             return
@@ -93,8 +96,8 @@ class Element:
         """
         if self.format is None:
             return self._objects(data)
-        if self.size == 1 and isinstance(data, bytes):
-            return data, len(data)
+        if self.size == 1 and isinstance(data, (bytes, bytearray)):
+            return data if isinstance(data, bytes) else memoryview(data), len(data)
         view = None if isinstance(data, (list, tuple, str)) else view_of(data)
         if view is not None:
             octets = source_octets(view, self.layout, _NATIVE)
@@ -126,6 +129,8 @@ class Element:
         Raises:
             ValueRefused: (87) it is read-only, or its items are no elements.
         """
+        if self.size == 1 and self.format is not None and isinstance(into, bytearray):
+            return Target(len(into), memoryview(into))
         view = None if isinstance(into, list) else view_of(into)
         if view is not None:
             if self.format is None:
@@ -148,7 +153,8 @@ class Element:
     def chunk(self, target: Target, elements: int) -> Chunk:
         """Return the first `elements` of a target: a read-only memoryview in the element's format, or a list."""
         if target.raw is None or self.format is None:
-            return list(target.objects[:elements])
+            objects: Sequence[object] = target.objects or ()
+            return list(objects[:elements])
         octets = target.raw[: elements * self.size].toreadonly()
         return octets if self.format == "B" else octets.cast(self.format)  # type: ignore[call-overload]
 

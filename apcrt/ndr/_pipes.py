@@ -156,47 +156,54 @@ class PipeReader:
         """
         element = self._element
         size, stride, mask = element.size, element.stride, self._mask
+        raw = target.raw if self._fast else None
         capacity = target.capacity
         available = len(source)
         position, index = 0, start
-        while index < capacity:
-            if not self._left:
+        # Stub position of source[0]: while `position` runs, the stub position is always their sum.
+        base = self.offset
+        while index < capacity and position < available:
+            left = self._left
+            if not left:
                 if self.ended:
                     break
-                position = self._read_count(source, position, available)
-                if not self._left:
-                    break
-            if not self._carry:
-                gap = -self.offset & mask
-                if gap:
-                    gap = min(gap, available - position)
-                    self.offset += gap
-                    position += gap
-            if position == available:
-                break
+                at = position + (-(base + position) & 3)
+                if self._carry or at + 4 > available:
+                    position = self._carry_count(source, position, base)
+                else:
+                    self._begin_chunk(self._unpack_count(source, at)[0])
+                    position = at + 4
+                left = self._left
+                if not left:
+                    continue
             rest = available - position
+            if mask and not self._carry:
+                gap = -(base + position) & mask
+                if gap:
+                    gap = min(gap, rest)
+                    position += gap
+                    rest -= gap
             if self._carry or rest < size:
                 taken = min(size - len(self._carry), rest)
                 self._carry += source[position : position + taken]
-                self.offset += taken
                 position += taken
                 if len(self._carry) == size:
                     self._store(memoryview(self._carry), 0, 1, target, index)
                     self._carry = bytearray()
-                    self._left -= 1
+                    self._left = left - 1
                     index += 1
                 continue
-            count = min((rest - size) // stride + 1, self._left, capacity - index)
+            count = min((rest - size) // stride + 1, left, capacity - index)
             nbytes = (count - 1) * stride + size
-            if self._fast and target.raw is not None:
-                at = index * size
-                target.raw[at : at + nbytes] = source[position : position + nbytes]
+            if raw is not None:
+                to = index * size
+                raw[to : to + nbytes] = source[position : position + nbytes]
             else:
                 self._store(source, position, count, target, index)
-            self.offset += nbytes
             position += nbytes
-            self._left -= count
+            self._left = left - count
             index += count
+        self.offset = base + position
         return position, index - start
 
     def ready(self, source: memoryview) -> bool:
@@ -263,30 +270,24 @@ class PipeReader:
         self.offset += nbytes
         return count
 
-    def _read_count(self, source: memoryview, position: int, available: int) -> int:
-        """Read a count, or as much of it as there is; return the new position in `source`."""
+    def _carry_count(self, source: memoryview, position: int, base: int) -> int:
+        """Take what there is of a count that is not there as a whole; return the new position in `source`."""
+        available = len(source)
         if not self._carry:
-            gap = min(-self.offset & 3, available - position)
-            self.offset += gap
-            position += gap
+            position = min(position + (-(base + position) & 3), available)
         taken = min(4 - len(self._carry), available - position)
-        if not taken:
-            return position
-        if taken == 4:
-            count = int(self._unpack_count(source, position)[0])
-        else:
-            self._carry += source[position : position + taken]
-            if len(self._carry) < 4:
-                self.offset += taken
-                return position + taken
-            count = int(self._unpack_count(self._carry)[0])
+        self._carry += source[position : position + taken]
+        if len(self._carry) == 4:
+            count = self._unpack_count(self._carry)[0]
             self._carry = bytearray()
-        self.offset += taken
+            self._begin_chunk(count)
+        return position + taken
+
+    def _begin_chunk(self, count: int) -> None:
         if count > self._max:
             raise NdrError(f"a chunk of {count} elements of {self._element.name}, the limit is {self._max}")
         self._left = count
         self.ended = not count
-        return position + taken
 
     def _store(self, source: memoryview, position: int, count: int, target: Target, index: int) -> None:
         """Store whole elements that need more than a copy, or that go to objects."""

@@ -1,0 +1,52 @@
+"""Threads that get their completions back: asynchronous procedure calls (APCs) and alertable waits.
+
+Work that a thread starts reports back on that thread, at a moment that the thread chooses: `thread.queue_user_apc(f)`
+asks from anywhere, and `f` runs on that thread inside an alertable wait, first in first out. The waits are Windows';
+`apcrt.apc.aio` has the same for threads that run trio.
+"""
+
+from __future__ import annotations
+
+from apcrt.apc import aio
+from apcrt.apc._dispatcher import Waitable
+from apcrt.apc._objects import Event
+from apcrt.apc._thread import ApcThread, ThreadStatistics, current_thread
+from apcrt.apc._wait import (
+    MAXIMUM_WAIT_OBJECTS,
+    sleep_ex,
+    test_alert,
+    wait_for_multiple_objects_ex,
+    wait_for_single_object_ex,
+)
+from apcrt.status import (
+    WAIT_ABANDONED_0,
+    WAIT_FAILED,
+    WAIT_IO_COMPLETION,
+    WAIT_OBJECT_0,
+    WAIT_TIMEOUT,
+    ApcError,
+    WaitCancelled,
+    WaitResult,
+)
+
+__all__ = [
+    "MAXIMUM_WAIT_OBJECTS",
+    "WAIT_ABANDONED_0",
+    "WAIT_FAILED",
+    "WAIT_IO_COMPLETION",
+    "WAIT_OBJECT_0",
+    "WAIT_TIMEOUT",
+    "ApcError",
+    "ApcThread",
+    "Event",
+    "ThreadStatistics",
+    "WaitCancelled",
+    "WaitResult",
+    "Waitable",
+    "aio",
+    "current_thread",
+    "sleep_ex",
+    "test_alert",
+    "wait_for_multiple_objects_ex",
+    "wait_for_single_object_ex",
+]

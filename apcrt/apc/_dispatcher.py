@@ -1,0 +1,545 @@
+"""The dispatcher: one lock, and the decisions that are taken under it.
+
+What lives here: the lock D, queue entries, waits, waitable objects, and every operation that changes them. What must
+not: user code, trace events, system calls and other locks, because nothing may be done under D that could wait or
+come back; and polling, which belongs to `_port`.
+
+How it works. An *operation* is a function `operation(wakes, *args)` that `Dispatcher.run` calls under D. It changes
+queues and objects, latches the results of the waits that this ends, and collects in `wakes` the threads to be woken;
+`run` wakes them once D is free. A wait has one result, set once, under D: that is what "latched" means everywhere.
+
+Finalizers and signal handlers run in the middle of whatever their thread is doing, these operations included. They
+may queue and set: an operation that finds D held by its own thread is put off and run by the one that leaves D.
+
+Ctrl-C may strike after any call (CPython 3.11 looks for signals after a call into C and at the start of a Python
+function, not between plain statements). So what must not be torn apart is written without a call in between, D is
+only ever taken with `with`, and an operation that was struck is followed by `_reexamine`, which decides every blocked
+wait anew and finds whatever was left undone.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
+
+from trio.lowlevel import enable_ki_protection
+
+from apcrt import status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import trio
+
+    from apcrt import trace
+    from apcrt.apc._thread import ApcThread
+
+__all__ = [
+    "CANCELLED",
+    "D",
+    "Alarm",
+    "Dispatcher",
+    "Drain",
+    "Entry",
+    "Wait",
+    "Waitable",
+    "Wakes",
+    "inside",
+    "threads",
+]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+Wakes = list["ApcThread"]
+
+IO_COMPLETION = int(status.WAIT_IO_COMPLETION)
+TIMEOUT = int(status.WAIT_TIMEOUT)
+ABANDONED = int(status.WAIT_ABANDONED_0)
+CANCELLED = -1
+"""Result of a wait that ended because the structured scope of its thread was cancelled. No Win32 result is negative."""
+
+threads: weakref.WeakSet[ApcThread] = weakref.WeakSet()
+"""Every ApcThread of this process."""
+
+inside: contextvars.ContextVar[Drain | None] = contextvars.ContextVar("apcrt_drain", default=None)
+"""The level of running APCs that the current context is in; tasks that a routine starts inherit it."""
+
+
+class Entry:
+    """One queued APC.
+
+    `live` is cleared by whoever takes the entry back (a timer that is set anew): nothing is ever removed from the
+    middle of a queue. `queued_at` is in seconds of the monotonic clock, `source` says where it came from ("user", ...),
+    `context` is the trace context of the issuer.
+    """
+
+    __slots__ = ("args", "context", "live", "queued_at", "routine", "source")
+
+    def __init__(
+        self,
+        routine: Callable[..., object],
+        args: tuple[object, ...],
+        source: str,
+        context: trace.Snapshot | None = None,
+    ) -> None:
+        self.routine = routine
+        self.args = args
+        self.source = source
+        self.context = context
+        self.live = True
+        self.queued_at = time.monotonic()
+
+
+class Drain:
+    """One level of running APCs on `thread`. Waits inside of it nest; when it has ended they count as in `parent`."""
+
+    __slots__ = ("ended", "nursery", "parent", "thread")
+
+    def __init__(self, thread: ApcThread, parent: Drain | None) -> None:
+        self.thread = thread
+        self.parent = parent
+        self.nursery: trio.Nursery | None = None
+        self.ended = False
+
+    @staticmethod
+    def innermost(drain: Drain | None) -> Drain | None:
+        """The first level, from `drain` outwards, that has not ended."""
+        while drain is not None and drain.ended:
+            drain = drain.parent
+        return drain
+
+
+class Wait:
+    """One wait of one thread (or trio task) on `objects`, from its beginning until its result is latched.
+
+    `result` is None while it is undecided, then the Win32 number or `CANCELLED`.
+    """
+
+    __slots__ = ("alertable", "drain", "objects", "result", "shielded", "task", "thread", "wait_all")
+
+    def __init__(
+        self,
+        thread: ApcThread,
+        objects: Sequence[Waitable],
+        *,
+        wait_all: bool = False,
+        alertable: bool = False,
+        shielded: bool = False,
+        drain: Drain | None = None,
+        task: trio.lowlevel.Task | None = None,
+    ) -> None:
+        self.thread = thread
+        self.objects = objects
+        self.wait_all = wait_all
+        self.alertable = alertable
+        self.shielded = shielded
+        self.drain = drain
+        self.task = task
+        self.result: int | None = None
+
+    def may_drain(self) -> bool:
+        """Whether this wait is inside the innermost level that is running, so that APCs are its to run. Under D."""
+        drains = self.thread.drains
+        return Drain.innermost(self.drain) is (drains[-1] if drains else None)
+
+    def alerted(self) -> bool:
+        """Whether an APC is waiting that this wait may run. Under D, on the thread of the wait."""
+        queue = self.thread.queue
+        while queue and not queue[0].live:
+            del queue[0]
+        return bool(queue) and self.alertable and self.may_drain()
+
+    def satisfy(self) -> bool:
+        """Take what the wait is for and set the result, if all of it can be had at this moment. Under D."""
+        thread = self.thread
+        if self.wait_all:
+            for waitable in self.objects:
+                if not waitable.is_signaled_for(thread):
+                    return False
+            result = taken = 0
+            try:
+                for waitable in self.objects:
+                    result = ABANDONED if waitable.take(thread) else result
+                    taken += 1
+            except BaseException:
+                for waitable in self.objects[:taken]:
+                    waitable.give_back(thread)
+                raise
+            self.result = result
+            return True
+        for index, waitable in enumerate(self.objects):
+            if waitable.is_signaled_for(thread):
+                # No call between these two: Ctrl-C must not fall between taking and latching.
+                abandoned = waitable.take(thread)
+                self.result = ABANDONED + index if abandoned else index
+                return True
+        return False
+
+    def link(self) -> None:
+        """Join the end of every line. Under D."""
+        self.thread.waits[self] = None
+        for waitable in self.objects:
+            waitable.waiters[self] = None
+
+    def unlink(self) -> None:
+        """Leave every line; harmless if not in one. Under D."""
+        self.thread.waits.pop(self, None)
+        for waitable in self.objects:
+            waitable.waiters.pop(self, None)
+
+    def ended(self, wakes: Wakes) -> None:
+        """Leave the lines with `result` set, and have the one who waits told. Under D."""
+        if self.task is not None:
+            self.thread.ready.append(self)
+        self.unlink()
+        notify(self.thread, wakes)
+
+    def give_back(self, wakes: Wakes) -> None:
+        """Undo a latched result that nobody will receive: the interrupt wins. Under D."""
+        result, self.result = self.result, None
+        if result is None or result < 0 or result in (IO_COMPLETION, TIMEOUT):
+            return
+        taken = self.objects if self.wait_all else (self.objects[result & 0x7F],)
+        for waitable in taken:
+            waitable.give_back(self.thread)
+            signal(wakes, waitable)
+
+
+class Waitable(ABC):
+    """What a wait can be on. Kinds of objects derive from this and say when they are signaled and what a wait takes.
+
+    The three hooks are called under D: they look at and change plain attributes only, and `take` makes no call at all
+    (see the module's text on Ctrl-C). Changes go through `D.run` or `D.submit` with an operation that ends in
+    `signal(wakes, self)`.
+    """
+
+    __slots__ = ("__weakref__", "epoch", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: dict[Wait, None] = {}
+        self.epoch = D.epoch
+
+    @abstractmethod
+    def is_signaled_for(self, thread: ApcThread, /) -> bool:
+        """Whether a wait of `thread` would be satisfied now."""
+
+    @abstractmethod
+    def take(self, thread: ApcThread, /) -> bool:
+        """Let `thread` have it. Returns whether it was abandoned by an owner that ended."""
+
+    @abstractmethod
+    def give_back(self, thread: ApcThread, /) -> None:
+        """Undo `take` for a wait that was interrupted before it could return."""
+
+    def check_process(self) -> None:
+        """Refuse an object that was made before a fork (ApcError 6)."""
+        if self.epoch != D.epoch:
+            raise foreign(self)
+
+
+class Alarm(Protocol):
+    """Something due at a time, such as a waitable timer."""
+
+    def due(self, wakes: Wakes, when: float) -> None:
+        """The time `when` (seconds, monotonic) has come. Called under D by whoever enters it next."""
+        ...
+
+
+class Dispatcher:
+    """The lock D, what was put off while it was held, and the alarms. There is one per process, `D`."""
+
+    __slots__ = ("alarms", "busy", "deferred", "epoch", "lock", "sequence")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.busy = False
+        self.deferred: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self.alarms: list[tuple[float, int, Alarm]] = []
+        self.sequence = 0
+        self.epoch = 0
+
+    @enable_ki_protection
+    def run(self, operation: Callable[[Wakes, *Ts], T], /, *args: *Ts) -> T:
+        """Do `operation` under D and wake whom it woke.
+
+        Raises:
+            ApcError: 87 when D is held by this very thread: a wait was called from a finalizer or a signal handler
+                that ran in the middle of an operation. Use `submit` for what may be put off.
+        """
+        wakes: Wakes = []
+        try:
+            with self.lock:
+                if self.busy:
+                    raise status.ApcError(
+                        status.Status.ERROR_INVALID_PARAMETER,
+                        "a finalizer or signal handler that interrupted the dispatcher cannot wait; queue an APC there",
+                    )
+                self.busy = True
+                try:
+                    if self.alarms:
+                        self.fire(wakes)
+                    return operation(wakes, *args)
+                finally:
+                    self.busy = False
+        except Exception:
+            raise
+        except BaseException:
+            self.recover(struck=True)
+            raise
+        finally:
+            if wakes:
+                wake(wakes)
+            if self.deferred:
+                self.recover(struck=False)
+
+    @enable_ki_protection
+    def submit(self, wakes: Wakes, operation: Callable[[Wakes, *Ts], object], /, *args: *Ts) -> None:
+        """Do `operation` under D now, or when D is left if this thread holds it. The caller wakes."""
+        try:
+            with self.lock:
+                if self.busy:
+                    self.deferred.append((operation, args))
+                    return
+                self.busy = True
+                try:
+                    if self.alarms:
+                        self.fire(wakes)
+                    operation(wakes, *args)
+                finally:
+                    self.busy = False
+        except Exception:
+            raise
+        except BaseException:
+            self.recover(struck=True)
+            raise
+        finally:
+            if self.deferred:
+                self.recover(struck=False)
+
+    def recover(self, struck: bool) -> None:
+        """Do what was put off, looking once more after D has been left; if the operation was `struck`, finish it."""
+        if struck:
+            wakes: Wakes = []
+            self.submit(wakes, _reexamine)
+            wake(wakes)
+        # Not busy: else this is a finalizer inside an operation of this thread, which will look itself when it is done.
+        while self.deferred and not self.busy:
+            self.run(_do_deferred)
+
+    def after_fork(self) -> None:
+        """In the child: nothing that the parent's threads were doing goes on here."""
+        self.lock = threading.RLock()
+        self.busy = False
+        self.deferred.clear()
+        self.alarms.clear()
+        self.epoch += 1
+
+    def set_alarm(self, when: float, alarm: Alarm) -> None:
+        """Have `alarm.due` called at `when` (seconds, monotonic) by whoever enters D then. Under D.
+
+        Sleeping threads do not know of it: notify those that it concerns.
+        """
+        self.sequence += 1
+        heappush(self.alarms, (when, self.sequence, alarm))
+
+    def fire(self, wakes: Wakes) -> None:
+        """Fire every alarm that is due. Under D."""
+        now = time.monotonic()
+        while self.alarms and self.alarms[0][0] <= now:
+            when, _, alarm = heappop(self.alarms)
+            alarm.due(wakes, when)
+
+    def next_alarm(self) -> float | None:
+        """When the first alarm is due (seconds, monotonic), or None."""
+        try:
+            return self.alarms[0][0]
+        except IndexError:
+            return None
+
+
+D = Dispatcher()
+
+
+# Operations. All of them run under D.
+
+
+def deliver(wakes: Wakes, thread: ApcThread, entry: Entry) -> None:
+    """Queue an APC; the one way into a queue. Does nothing when the thread has ended."""
+    if thread.ended:
+        return
+    queue = thread.queue
+    queue.append(entry)
+    # Append first, look afterwards: before it, a consumer that pops meanwhile would lose the wake-up.
+    length = len(queue)
+    if length > thread.high_water:
+        thread.high_water = length
+    if thread.waits and alert(wakes, thread):
+        return
+    if length == 1 and thread.wakeup is not None:
+        thread.hook_due = True
+        wakes.append(thread)
+
+
+def alert(wakes: Wakes, thread: ApcThread) -> bool:
+    """End the wait that should run what is queued: the first that blocked, of the innermost level."""
+    for wait in thread.waits:
+        if wait.alertable and wait.result is None and wait.may_drain():
+            wait.result = IO_COMPLETION
+            wait.ended(wakes)
+            return True
+    return False
+
+
+def release(wakes: Wakes, thread: ApcThread, drain: Drain | None) -> None:
+    """End every alertable wait of the thread that is blocked, except those inside `drain`: the broadcast rule."""
+    for wait in tuple(thread.waits):
+        if wait.alertable and wait.result is None and (drain is None or Drain.innermost(wait.drain) is not drain):
+            wait.result = IO_COMPLETION
+            wait.ended(wakes)
+
+
+def notify(thread: ApcThread, wakes: Wakes) -> None:
+    """Have `thread` look again, if it sleeps or is about to."""
+    if thread.asleep:
+        thread.asleep = False
+        wakes.append(thread)
+
+
+def signal(wakes: Wakes, waitable: Waitable) -> None:
+    """Serve those who wait for `waitable`, first come first served."""
+    for wait in tuple(waitable.waiters):
+        if wait.result is None and waitable.is_signaled_for(wait.thread) and wait.satisfy():
+            wait.ended(wakes)
+
+
+def begin(wakes: Wakes, wait: Wait, poll: bool) -> int | None:
+    """Decide a wait at its beginning, or let it join the lines. `poll`: the time-out is zero."""
+    thread = wait.thread
+    if thread.cancels and not wait.shielded:
+        wait.result = CANCELLED
+    elif wait.alerted():
+        wait.result = IO_COMPLETION  # a pending APC beats a satisfied wait
+    elif wait.satisfy():
+        pass
+    elif poll:
+        wait.result = TIMEOUT
+    else:
+        wait.link()
+        thread.asleep = thread.asleep or wait.task is None  # a trio thread's pump sees to this itself
+    return wait.result
+
+
+def look(_wakes: Wakes, wait: Wait, expired: bool) -> int | None:
+    """Decide a blocked wait of a plain thread that has been woken, or let it sleep on."""
+    thread = wait.thread
+    if wait.result is None:
+        if thread.cancels and not wait.shielded:
+            wait.result = CANCELLED
+        elif expired:
+            wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
+        else:
+            thread.asleep = True
+            return None
+        wait.unlink()
+    thread.asleep = False
+    return wait.result
+
+
+def enroll(_wakes: Wakes, thread: ApcThread) -> None:
+    """Add a thread to `threads`."""
+    threads.add(thread)
+
+
+def enrolled(_wakes: Wakes) -> tuple[ApcThread, ...]:
+    """Every thread of this process."""
+    return tuple(threads)
+
+
+def cancel(wakes: Wakes, thread: ApcThread, change: int) -> None:
+    """One more (+1) or one less (-1) of the scopes around a plain thread has been cancelled."""
+    thread.cancels += change
+    if change > 0:
+        for wait in tuple(thread.waits):
+            if wait.task is not None and wait.result is None and not wait.shielded:
+                wait.result = CANCELLED
+                wait.ended(wakes)
+    notify(thread, wakes)
+
+
+def withdraw(_wakes: Wakes, wait: Wait) -> bool:
+    """Leave the lines undecided. False when there is a result already."""
+    if wait.result is not None:
+        return False
+    wait.unlink()
+    return True
+
+
+def time_out(_wakes: Wakes, wait: Wait) -> int:
+    """The time of a wait that was withdrawn is over: one last look at the queue."""
+    wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
+    return wait.result
+
+
+def abandon(wakes: Wakes, wait: Wait) -> None:
+    """The wait is left by an exception: it has consumed nothing."""
+    if wait.task is None:
+        wait.thread.asleep = False
+    wait.unlink()
+    wait.give_back(wakes)
+
+
+def _do_deferred(wakes: Wakes) -> None:
+    deferred = D.deferred
+    while deferred:
+        operation, args = deferred[0]
+        del deferred[0]
+        operation(wakes, *args)
+
+
+def _reexamine(wakes: Wakes) -> None:
+    """Finish whatever an interrupted operation left undone: decide every blocked wait as if it began now."""
+    for thread in tuple(threads):
+        for wait in tuple(thread.waits):
+            if wait.result is not None:
+                if wait.task is not None and wait in thread.ready:
+                    wait.unlink()
+                else:
+                    wait.ended(wakes)
+            elif not (thread.queue and wait.alertable and wait.may_drain()) and wait.satisfy():
+                wait.ended(wakes)
+        if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
+            thread.hook_due = True
+        thread.asleep = False
+        wakes.append(thread)
+
+
+def wake(wakes: Wakes) -> None:
+    """Wake the collected threads and forget them. Under no lock.
+
+    A plain thread is woken through its Port. A trio thread that wakes itself lets its ended waits run at once. A
+    thread with a wake-up hook has it called.
+    """
+    while wakes:
+        wakes[-1].wake()
+        del wakes[-1]
+
+
+def current_drain(thread: ApcThread) -> Drain | None:
+    """The level that the running trio task is in, on `thread`."""
+    drain = inside.get()
+    return drain if drain is not None and drain.thread is thread else None
+
+
+def foreign(what: object) -> status.ApcError:
+    """The error for using something of the parent process after a fork."""
+    return status.ApcError(
+        status.Status.ERROR_INVALID_HANDLE,
+        f"{what!r} belongs to the process that this one was forked from; make a new one in the child",
+    )

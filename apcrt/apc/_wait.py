@@ -1,0 +1,268 @@
+"""Waiting on a plain thread, and the running of APCs there.
+
+What lives here: the blocking face: the checks of arguments, the sleep on the Port, the drain. What must not: anything
+of trio's beyond refusing it; the twin for trio threads is `aio`. What decides a wait is in `_dispatcher`.
+
+How it works. `block` decides the wait under D and, while it is undecided, sleeps on the thread's Port and looks again.
+When APCs have ended it, `drain` runs them, then `block` returns; a wait that was woken for entries that had been taken
+back meanwhile goes on for the rest of its time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from apcrt import trace
+from apcrt.apc._dispatcher import (
+    CANCELLED,
+    IO_COMPLETION,
+    TIMEOUT,
+    D,
+    Drain,
+    Wait,
+    Waitable,
+    abandon,
+    begin,
+    inside,
+    look,
+)
+from apcrt.apc._drain import check_depth, leave_level, run_slice
+from apcrt.apc._thread import ApcThread, apc_name, current_thread
+from apcrt.status import WAIT_FAILED, ApcError, Status, WaitResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "MAXIMUM_WAIT_OBJECTS",
+    "sleep_ex",
+    "test_alert",
+    "wait_for_multiple_objects_ex",
+    "wait_for_single_object_ex",
+]
+
+MAXIMUM_WAIT_OBJECTS = 64
+
+
+def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitResult:
+    """Sleep (SleepEx). If `alertable`, run the APCs that are queued, or the first to come, and return then.
+
+    Args:
+        seconds: how long; 0 polls, None is for ever.
+        alertable: whether APCs may run.
+
+    Returns:
+        WAIT_IO_COMPLETION (192) when APCs were run, else 0 once the time is over.
+
+    Raises:
+        ApcError: 87 for a negative time, or on a thread that runs trio (await `apc.aio.sleep_ex` there); 1001 nested
+            too deep; 6 after a fork.
+        WaitCancelled: the structured scope of this thread was cancelled.
+        BaseException: whatever an APC raised; the rest stays queued.
+    """
+    check_seconds(seconds)
+    thread = waiting_thread("sleep_ex")
+    result = block(thread, (), seconds, alertable=alertable)
+    return WaitResult(0) if result == TIMEOUT else WaitResult(result)
+
+
+def wait_for_single_object_ex(waitable: Waitable, seconds: float | None, *, alertable: bool = False) -> WaitResult:
+    """Wait for one object (WaitForSingleObjectEx).
+
+    Args:
+        waitable: an Event, a thread, ...
+        seconds: how long at most; 0 looks and returns, None is for ever.
+        alertable: whether APCs may run. One that is pending, or comes first, ends the wait and nothing is taken.
+
+    Returns:
+        WAIT_OBJECT_0, WAIT_ABANDONED_0, WAIT_IO_COMPLETION or WAIT_TIMEOUT.
+
+    Raises:
+        ApcError: 6 not a waitable object, else as `sleep_ex`.
+        WaitCancelled: as `sleep_ex`.
+    """
+    check_objects((waitable,))
+    check_seconds(seconds)
+    thread = waiting_thread("wait_for_single_object_ex")
+    return WaitResult(block(thread, (waitable,), seconds, alertable=alertable))
+
+
+def wait_for_multiple_objects_ex(
+    waitables: Sequence[Waitable],
+    seconds: float | None,
+    *,
+    wait_all: bool = False,
+    alertable: bool = False,
+) -> WaitResult:
+    """Wait for any or all of several objects (WaitForMultipleObjectsEx).
+
+    Args:
+        waitables: 1 to 64 different objects. With `wait_all` nothing is taken until all can be taken at one moment;
+            else the first in order that is signaled is taken, and only that.
+        seconds: how long at most; 0 looks and returns, None is for ever.
+        wait_all: all, not any.
+        alertable: whether APCs may run.
+
+    Returns:
+        WAIT_OBJECT_0 + index, WAIT_ABANDONED_0 + index, WAIT_IO_COMPLETION or WAIT_TIMEOUT. `.index` is the position.
+
+    Raises:
+        ApcError: 87 no object, more than 64, or one twice; 6 not a waitable object; else as `sleep_ex`.
+        WaitCancelled: as `sleep_ex`.
+    """
+    waitables = tuple(waitables)
+    check_objects(waitables)
+    check_seconds(seconds)
+    thread = waiting_thread("wait_for_multiple_objects_ex")
+    return WaitResult(block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable))
+
+
+def test_alert() -> bool:
+    """Run the APCs that are queued, without waiting (NtTestAlert). Returns whether any ran.
+
+    This is what the event loop of a thread with a wake-up hook calls. Raises as `sleep_ex`.
+    """
+    thread = waiting_thread("test_alert")
+    return block(thread, (), 0, alertable=True) == IO_COMPLETION
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Raises ApcError (87) for what is not a time-out."""
+    if seconds is not None and (math.isnan(seconds) or seconds < 0):
+        raise ApcError(Status.ERROR_INVALID_PARAMETER, f"a time-out is seconds, or None for ever, not {seconds!r}")
+
+
+def check_objects(waitables: Sequence[Waitable]) -> None:
+    """Raises ApcError for a set that cannot be waited for: 87 by number, 6 by kind."""
+    if not 1 <= len(waitables) <= MAXIMUM_WAIT_OBJECTS:
+        raise ApcError(
+            Status.ERROR_INVALID_PARAMETER,
+            f"a wait is for 1 to {MAXIMUM_WAIT_OBJECTS} objects, not {len(waitables)}",
+        )
+    for waitable in waitables:
+        if not isinstance(waitable, Waitable):
+            raise ApcError(Status.ERROR_INVALID_HANDLE, f"{waitable!r} is not a waitable object")
+        waitable.check_process()
+    if len(set(waitables)) != len(waitables):
+        raise ApcError(Status.ERROR_INVALID_PARAMETER, "the same object is named twice in one wait")
+
+
+def waiting_thread(function: str) -> ApcThread:
+    """The calling thread, for a blocking function. Raises ApcError (87) where trio runs."""
+    if trio.lowlevel.in_trio_run():
+        raise ApcError(
+            Status.ERROR_INVALID_PARAMETER,
+            f"{function} would block the trio loop of this thread; use: await apcrt.apc.aio.{function}(...)",
+        )
+    return current_thread()
+
+
+def block(
+    thread: ApcThread,
+    waitables: tuple[Waitable, ...],
+    seconds: float | None,
+    *,
+    wait_all: bool = False,
+    alertable: bool = False,
+    shielded: bool = False,
+) -> int:
+    """Wait on a plain thread; arguments are checked. `shielded`: cancelling the thread does not end this wait."""
+    debug = trace.level <= trace.DEBUG
+    begun = time.monotonic()
+    if debug:
+        trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(waitables, wait_all, alertable))
+    result = int(WAIT_FAILED)
+    try:
+        if thread.dirty:
+            thread.flush_dirty()
+        deadline = None if seconds is None else begun + seconds
+        ran = thread.ran
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            poll = left == 0
+            drain = thread.drains[-1] if thread.drains else None
+            wait = Wait(thread, waitables, wait_all=wait_all, alertable=alertable, shielded=shielded, drain=drain)
+            result = _decide(wait, poll, deadline)
+            if result == CANCELLED:
+                thread.check_cancelled()
+            if result != IO_COMPLETION:
+                return result
+            drain_queue(thread)
+            # Nothing ran: the entries were taken back between the decision and now.
+            if thread.ran != ran:
+                return result
+    finally:
+        if debug:
+            seconds_taken = time.monotonic() - begun
+            what = kind(waitables, wait_all, alertable)
+            trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=what, status=result, seconds=seconds_taken)
+
+
+def _decide(wait: Wait, poll: bool, deadline: float | None) -> int:
+    """Sleep until the wait has its result, and return it. Left by an exception, the wait has consumed nothing."""
+    thread = wait.thread
+    thread.waiting += 1
+    try:
+        port = thread.open_port if poll else thread.port
+        if port is not None and port.armed:
+            # Else a busy queue would starve I/O, and a wait of no time would not see what is there.
+            port.service(0)
+        result = D.run(begin, wait, poll)
+        while result is None:
+            until = deadline
+            alarm = D.next_alarm()
+            if alarm is not None and (until is None or alarm < until):
+                until = alarm
+            thread.port.service(None if until is None else max(0.0, until - time.monotonic()))
+            result = D.run(look, wait, deadline is not None and time.monotonic() >= deadline)
+        return result
+    except BaseException:
+        D.run(abandon, wait)
+        raise
+    finally:
+        thread.waiting -= 1
+
+
+def drain_queue(thread: ApcThread) -> None:
+    """Run what is queued, and what is queued meanwhile, on a plain thread.
+
+    Stops early, leaving the rest queued, when an APC raises or the thread is cancelled.
+    """
+    check_depth(thread)
+    outer = inside.get()
+    level = Drain(thread, thread.drains[-1] if thread.drains else None)
+    try:
+        thread.drains.append(level)
+        inside.set(level)
+        while thread.queue:
+            unfinished = run_slice(thread)
+            if unfinished is not None:
+                entry, coroutine = unfinished
+                coroutine.close()
+                raise ApcError(
+                    Status.ERROR_INVALID_PARAMETER,
+                    f"{apc_name(entry.routine)} is async, and thread {thread.name!r} runs no trio loop to await it",
+                )
+            if thread.cancels:
+                break
+            port = thread.open_port
+            if thread.queue and port is not None and port.armed:
+                port.service(0)
+    finally:
+        D.run(leave_level, level)
+        inside.set(outer)
+
+
+def kind(waitables: Sequence[Waitable], wait_all: bool, alertable: bool) -> str:
+    """What a wait is, for a log: "sleep", "Event", "any of 3", "all of 2", and "alertable"."""
+    if not waitables:
+        what = "sleep"
+    elif len(waitables) == 1:
+        what = type(waitables[0]).__name__
+    else:
+        what = f"{'all' if wait_all else 'any'} of {len(waitables)}"
+    return f"{what} alertable" if alertable else what

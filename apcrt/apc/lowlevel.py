@@ -1,0 +1,104 @@
+"""What the runtime's other rooms need of the threads: Ports, posting, waking, direct waits.
+
+Not for users. In order of need:
+
+- `ApcThread.port.arm(fd, interest, source)`: have a source called on a thread when a descriptor is ready.
+- `post(thread, routine, args, source=, wakes=)` and `Latch.set(wakes)`: report an end, under a connection's lock if
+  need be; afterwards, with no lock held, `wake(wakes)`. Locks are taken in the order pool, connection, D; what is
+  called here takes D, or the Port's own small lock, and nothing beneath.
+- `Latch.wait`, `await Latch.wait_async()`: wait for one operation, without APCs.
+- `thread.add_dirty(f)`: be flushed before the thread's next wait. `thread.homed`: be told of its wake-up hook and end.
+- `Waitable`, `D`, `signal`, `notify`: what new kinds of waitable objects are made of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apcrt import trace
+from apcrt.apc._dispatcher import (
+    Alarm,
+    D,
+    Entry,
+    Wait,
+    Waitable,
+    Wakes,
+    enrolled,
+    notify,
+    signal,
+    wake,
+)
+from apcrt.apc._latch import Latch
+from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
+from apcrt.apc._pump import ensure_pump, in_trio_run
+from apcrt.apc._thread import ApcThread, Flushable, Homed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "HANGUP",
+    "READ",
+    "WRITE",
+    "Alarm",
+    "ApcThread",
+    "D",
+    "Entry",
+    "Flushable",
+    "Homed",
+    "Latch",
+    "Port",
+    "Source",
+    "Wait",
+    "Waitable",
+    "Wakes",
+    "check_overdue",
+    "ensure_pump",
+    "in_trio_run",
+    "notify",
+    "post",
+    "signal",
+    "wake",
+]
+
+
+def post(
+    thread: ApcThread,
+    routine: Callable[..., object],
+    args: tuple[object, ...],
+    *,
+    source: str,
+    wakes: list[ApcThread],
+) -> bool:
+    """Queue a completion to `thread`; False when the thread has ended, and nothing was queued.
+
+    Takes only D and calls nobody, so a connection's lock may be held. The caller passes `wakes` to `wake` when it holds
+    no lock any more. `source` names the origin in traces ("call", "io", "timer").
+    """
+    return thread.post(Entry(routine, args, source, trace.snapshot() if trace.level <= trace.INFO else None), wakes)
+
+
+def check_overdue(now: float, limit: float = 10.0) -> None:
+    """Warn, once for each time, of threads that have owed completions for `limit` seconds without waiting alertably.
+
+    To be called now and then, by the I/O thread. `now` is in seconds of the monotonic clock. Events that no thread has
+    discovered yet count from the first call that sees them.
+    """
+    for thread in D.run(enrolled):
+        try:
+            since = thread.queue[0].queued_at
+        except IndexError:
+            port = thread.open_port
+            if port is None or thread.drives or not port.owes():
+                thread.owing_since = None
+                thread.warned = False
+                continue
+            since = now if thread.owing_since is None else thread.owing_since
+        thread.owing_since = since
+        if now - since < limit:
+            thread.warned = False
+        elif not thread.warned:
+            thread.warned = True
+            queued = len(thread.queue)
+            if trace.level <= trace.WARNING:
+                trace.emit(trace.WARNING, "thread.overdue", thread=thread.name, seconds=now - since, queued=queued)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from apcrt.apc import aio
 from apcrt.apc._dispatcher import Waitable
+from apcrt.apc._nursery import ApcThreads, StructuredThread, open_apc_threads
 from apcrt.apc._objects import Event
 from apcrt.apc._thread import ApcThread, ThreadStatistics, current_thread
 from apcrt.apc._wait import (
@@ -38,13 +39,16 @@ __all__ = [
     "WAIT_TIMEOUT",
     "ApcError",
     "ApcThread",
+    "ApcThreads",
     "Event",
+    "StructuredThread",
     "ThreadStatistics",
     "WaitCancelled",
     "WaitResult",
     "Waitable",
     "aio",
     "current_thread",
+    "open_apc_threads",
     "sleep_ex",
     "test_alert",
     "wait_for_multiple_objects_ex",

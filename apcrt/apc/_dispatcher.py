@@ -323,6 +323,15 @@ class Dispatcher:
             if self.deferred:
                 self.recover(struck=False)
 
+    def do(self, operation: Callable[[Wakes, *Ts], object], /, *args: *Ts) -> None:
+        """`submit`, and wake whom it woke."""
+        wakes: Wakes = []
+        try:
+            self.submit(wakes, operation, *args)
+        finally:
+            if wakes:
+                wake(wakes)
+
     def recover(self, struck: bool) -> None:
         """Do what was put off, looking once more after D has been left; if the operation was `struck`, finish it."""
         if struck:
@@ -419,80 +428,9 @@ def signal(wakes: Wakes, waitable: Waitable) -> None:
             wait.ended(wakes)
 
 
-def begin(wakes: Wakes, wait: Wait, poll: bool) -> int | None:
-    """Decide a wait at its beginning, or let it join the lines. `poll`: the time-out is zero."""
-    thread = wait.thread
-    if thread.cancels and not wait.shielded:
-        wait.result = CANCELLED
-    elif wait.alerted():
-        wait.result = IO_COMPLETION  # a pending APC beats a satisfied wait
-    elif wait.satisfy():
-        pass
-    elif poll:
-        wait.result = TIMEOUT
-    else:
-        wait.link()
-        thread.asleep = thread.asleep or wait.task is None  # a trio thread's pump sees to this itself
-    return wait.result
-
-
-def look(_wakes: Wakes, wait: Wait, expired: bool) -> int | None:
-    """Decide a blocked wait of a plain thread that has been woken, or let it sleep on."""
-    thread = wait.thread
-    if wait.result is None:
-        if thread.cancels and not wait.shielded:
-            wait.result = CANCELLED
-        elif expired:
-            wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
-        else:
-            thread.asleep = True
-            return None
-        wait.unlink()
-    thread.asleep = False
-    return wait.result
-
-
 def enroll(_wakes: Wakes, thread: ApcThread) -> None:
     """Add a thread to `threads`."""
     threads.add(thread)
-
-
-def enrolled(_wakes: Wakes) -> tuple[ApcThread, ...]:
-    """Every thread of this process."""
-    return tuple(threads)
-
-
-def cancel(wakes: Wakes, thread: ApcThread, change: int) -> None:
-    """One more (+1) or one less (-1) of the scopes around a plain thread has been cancelled."""
-    thread.cancels += change
-    if change > 0:
-        for wait in tuple(thread.waits):
-            if wait.task is not None and wait.result is None and not wait.shielded:
-                wait.result = CANCELLED
-                wait.ended(wakes)
-    notify(thread, wakes)
-
-
-def withdraw(_wakes: Wakes, wait: Wait) -> bool:
-    """Leave the lines undecided. False when there is a result already."""
-    if wait.result is not None:
-        return False
-    wait.unlink()
-    return True
-
-
-def time_out(_wakes: Wakes, wait: Wait) -> int:
-    """The time of a wait that was withdrawn is over: one last look at the queue."""
-    wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
-    return wait.result
-
-
-def abandon(wakes: Wakes, wait: Wait) -> None:
-    """The wait is left by an exception: it has consumed nothing."""
-    if wait.task is None:
-        wait.thread.asleep = False
-    wait.unlink()
-    wait.give_back(wakes)
 
 
 def _do_deferred(wakes: Wakes) -> None:
@@ -529,12 +467,6 @@ def wake(wakes: Wakes) -> None:
     while wakes:
         wakes[-1].wake()
         del wakes[-1]
-
-
-def current_drain(thread: ApcThread) -> Drain | None:
-    """The level that the running trio task is in, on `thread`."""
-    drain = inside.get()
-    return drain if drain is not None and drain.thread is thread else None
 
 
 def foreign(what: object) -> status.ApcError:

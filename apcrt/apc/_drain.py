@@ -10,11 +10,11 @@ from collections.abc import Coroutine
 from typing import cast
 
 from apcrt import trace
-from apcrt.apc._dispatcher import Drain, Entry, Wakes, alert, release
+from apcrt.apc._dispatcher import Entry
 from apcrt.apc._thread import ApcThread, apc_name
 from apcrt.status import ApcError, Status
 
-__all__ = ["NESTING_LIMIT", "Unfinished", "check_depth", "emit_failed", "emit_run", "leave_level", "run_slice"]
+__all__ = ["NESTING_LIMIT", "Unfinished", "check_depth", "emit_failed", "emit_run", "run_slice"]
 
 NESTING_LIMIT = 64
 """How deep alertable waits may nest in APCs before the next one fails with 1001. Python's own stack ends later."""
@@ -33,20 +33,6 @@ def check_depth(thread: ApcThread) -> None:
             Status.ERROR_STACK_OVERFLOW,
             f"alertable waits are nested {NESTING_LIMIT} deep in APCs on thread {thread.name!r}",
         )
-
-
-def leave_level(wakes: Wakes, level: Drain) -> None:
-    """End a drain, under D: every blocked alertable wait ends with it; whoever can is told of what is left queued."""
-    thread = level.thread
-    if level.ended:
-        return
-    level.ended = True
-    if level in thread.drains:
-        thread.drains.remove(level)
-    release(wakes, thread, None)
-    if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
-        thread.hook_due = True
-        wakes.append(thread)
 
 
 def run_slice(thread: ApcThread) -> Unfinished | None:
@@ -84,7 +70,7 @@ def _run_traced(thread: ApcThread, entry: Entry) -> object:
         try:
             thread.ran += 1
             del queue[0]
-            outcome = entry.routine(*entry.args)
+            outcome: object = entry.routine(*entry.args)
         except Exception:
             emit_failed(thread, entry)
             raise

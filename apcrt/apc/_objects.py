@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apcrt.apc._dispatcher import D, Waitable, Wakes, signal, wake
+from apcrt.apc._dispatcher import D, Waitable, Wakes, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +75,7 @@ class Event(Waitable):
 
     def _submit(self, operation: Callable[[Wakes, Event], None]) -> None:
         self.check_process()
-        wakes: Wakes = []
-        try:
-            D.submit(wakes, operation, self)
-        finally:
-            if wakes:
-                wake(wakes)
+        D.do(operation, self)
 
 
 def _set(wakes: Wakes, event: Event) -> None:

@@ -131,7 +131,7 @@ class ApcThread(Waitable):
         self.warned = False
         self._port: Port | None = None
         self.gone = False
-        D.submit([], enroll, self)
+        D.do(enroll, self)
 
     def __repr__(self) -> str:
         if self.ended:
@@ -287,7 +287,7 @@ class ApcThread(Waitable):
         """The thread ends: its queue is dropped, its operations are told, waits on it are satisfied. On the thread."""
         if self.ended:
             return
-        dropped = D.run(_close_queue, self)
+        D.do(_close_queue, self)
         for homed in tuple(self.homed):
             homed.thread_ended()
         self.homed.clear()
@@ -297,7 +297,8 @@ class ApcThread(Waitable):
             port.close()
         if _here.thread is self:
             _here.thread = None
-        D.run(_vanish, self)
+        D.do(_vanish, self)
+        dropped = self.dropped
         if trace.level <= trace.DEBUG or (dropped and trace.level <= trace.WARNING):
             trace.emit(trace.WARNING if dropped else trace.DEBUG, "thread.ended", thread=self.name, dropped=dropped)
 
@@ -361,11 +362,10 @@ def _take_ready(_wakes: Wakes, thread: ApcThread) -> list[Wait]:
     return ready
 
 
-def _close_queue(_wakes: Wakes, thread: ApcThread) -> int:
+def _close_queue(_wakes: Wakes, thread: ApcThread) -> None:
     thread.ended = True
     thread.dropped = len(thread.queue)
     thread.queue.clear()
-    return thread.dropped
 
 
 def _vanish(wakes: Wakes, thread: ApcThread) -> None:

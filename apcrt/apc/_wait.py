@@ -17,20 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from apcrt import trace
-from apcrt.apc._dispatcher import (
-    CANCELLED,
-    IO_COMPLETION,
-    TIMEOUT,
-    D,
-    Drain,
-    Wait,
-    Waitable,
-    abandon,
-    begin,
-    inside,
-    look,
-)
-from apcrt.apc._drain import check_depth, leave_level, run_slice
+from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside
+from apcrt.apc._drain import check_depth, run_slice
+from apcrt.apc._operations import abandon, begin, leave_level, look
 from apcrt.apc._thread import ApcThread, apc_name, current_thread
 from apcrt.status import WAIT_FAILED, ApcError, Status, WaitResult
 
@@ -136,7 +125,7 @@ def check_seconds(seconds: float | None) -> None:
         raise ApcError(Status.ERROR_INVALID_PARAMETER, f"a time-out is seconds, or None for ever, not {seconds!r}")
 
 
-def check_objects(waitables: Sequence[Waitable]) -> None:
+def check_objects(waitables: Sequence[object]) -> None:
     """Raises ApcError for a set that cannot be waited for: 87 by number, 6 by kind."""
     if not 1 <= len(waitables) <= MAXIMUM_WAIT_OBJECTS:
         raise ApcError(

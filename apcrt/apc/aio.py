@@ -23,22 +23,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from apcrt import trace
-from apcrt.apc._dispatcher import (
-    CANCELLED,
-    IO_COMPLETION,
-    TIMEOUT,
-    D,
-    Drain,
-    Wait,
-    Waitable,
-    begin,
-    current_drain,
-    inside,
-    release,
-    time_out,
-    withdraw,
-)
-from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, leave_level, run_slice
+from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside, release
+from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice
+from apcrt.apc._operations import begin, current_drain, leave_level, time_out, withdraw
 from apcrt.apc._pump import pumped_thread
 from apcrt.apc._wait import check_objects, check_seconds, kind
 from apcrt.status import WAIT_FAILED, ApcError, Status, WaitResult
@@ -154,8 +141,8 @@ async def _decide_and_drain(
     rested = False
     while True:
         task = trio.lowlevel.current_task()
-        drain = current_drain(thread)
-        wait = Wait(thread, waitables, wait_all=wait_all, alertable=alertable, drain=drain, task=task)
+        inner = current_drain(thread)
+        wait = Wait(thread, waitables, wait_all=wait_all, alertable=alertable, drain=inner, task=task)
         result = D.run(begin, wait, poll)
         if result is None:
             rested = True
@@ -165,7 +152,7 @@ async def _decide_and_drain(
         if result != IO_COMPLETION:
             return result, rested
         if wait.may_drain():
-            rested = await _drain(thread, Drain.innermost(drain)) or rested
+            rested = await drain(thread, Drain.innermost(inner)) or rested
         # Else the entries were taken back between the decision and now.
         if thread.ran != ran:
             return result, rested
@@ -185,7 +172,7 @@ async def _sleep(wait: Wait, deadline: float) -> int:
     return D.run(time_out, wait) if wait.result is None else wait.result
 
 
-async def _drain(thread: ApcThread, parent: Drain | None) -> bool:
+async def drain(thread: ApcThread, parent: Drain | None) -> bool:
     """Run the queue in this task. Returns whether the task has yielded to others."""
     check_depth(thread)
     outer = inside.get()

@@ -16,19 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apcrt import trace
-from apcrt.apc._dispatcher import (
-    Alarm,
-    D,
-    Entry,
-    Wait,
-    Waitable,
-    Wakes,
-    enrolled,
-    notify,
-    signal,
-    wake,
-)
+from apcrt.apc._dispatcher import Alarm, D, Entry, Wait, Waitable, Wakes, notify, signal, wake
 from apcrt.apc._latch import Latch
+from apcrt.apc._operations import enrolled
 from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
 from apcrt.apc._pump import ensure_pump, in_trio_run
 from apcrt.apc._thread import ApcThread, Flushable, Homed

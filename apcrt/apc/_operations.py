@@ -1,0 +1,129 @@
+"""The decisions of waits: operations on D beside those that the dispatcher itself needs.
+
+What lives here: how a wait begins, looks again, is withdrawn, times out or is abandoned. Each function runs under D
+(`D.run(begin, wait, poll)`), so the rules of `_dispatcher` hold. What must not: sleeping and running APCs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apcrt.apc._dispatcher import (
+    CANCELLED,
+    IO_COMPLETION,
+    TIMEOUT,
+    Drain,
+    Wait,
+    Wakes,
+    alert,
+    inside,
+    notify,
+    release,
+    threads,
+)
+
+if TYPE_CHECKING:
+    from apcrt.apc._thread import ApcThread
+
+__all__ = [
+    "abandon",
+    "begin",
+    "change_cancels",
+    "current_drain",
+    "enrolled",
+    "leave_level",
+    "look",
+    "time_out",
+    "withdraw",
+]
+
+
+def begin(_wakes: Wakes, wait: Wait, poll: bool) -> int | None:
+    """Decide a wait at its beginning, or let it join the lines. `poll`: the time-out is zero."""
+    thread = wait.thread
+    if thread.cancels and not wait.shielded:
+        wait.result = CANCELLED
+    elif wait.alerted():
+        wait.result = IO_COMPLETION  # a pending APC beats a satisfied wait
+    elif wait.satisfy():
+        pass
+    elif poll:
+        wait.result = TIMEOUT
+    else:
+        wait.link()
+        thread.asleep = thread.asleep or wait.task is None  # a trio thread's pump sees to this itself
+    return wait.result
+
+
+def look(_wakes: Wakes, wait: Wait, expired: bool) -> int | None:
+    """Decide a blocked wait of a plain thread that has been woken, or let it sleep on."""
+    thread = wait.thread
+    if wait.result is None:
+        if thread.cancels and not wait.shielded:
+            wait.result = CANCELLED
+        elif expired:
+            wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
+        else:
+            thread.asleep = True
+            return None
+        wait.unlink()
+    thread.asleep = False
+    return wait.result
+
+
+def enrolled(_wakes: Wakes) -> tuple[ApcThread, ...]:
+    """Every thread of this process."""
+    return tuple(threads)
+
+
+def change_cancels(wakes: Wakes, thread: ApcThread, change: int) -> None:
+    """One more (+1) or one less (-1) of the blocks around a plain thread has been cancelled."""
+    thread.cancels += change
+    if change > 0:
+        for wait in tuple(thread.waits):
+            if wait.task is not None and wait.result is None and not wait.shielded:
+                wait.result = CANCELLED
+                wait.ended(wakes)
+    notify(thread, wakes)
+
+
+def withdraw(_wakes: Wakes, wait: Wait) -> bool:
+    """Leave the lines undecided. False when there is a result already."""
+    if wait.result is not None:
+        return False
+    wait.unlink()
+    return True
+
+
+def time_out(_wakes: Wakes, wait: Wait) -> int:
+    """The time of a wait that was withdrawn is over: one last look at the queue."""
+    wait.result = IO_COMPLETION if wait.alerted() else TIMEOUT
+    return wait.result
+
+
+def abandon(wakes: Wakes, wait: Wait) -> None:
+    """The wait is left by an exception: it has consumed nothing."""
+    if wait.task is None:
+        wait.thread.asleep = False
+    wait.unlink()
+    wait.give_back(wakes)
+
+
+def current_drain(thread: ApcThread) -> Drain | None:
+    """The level that the running trio task is in, on `thread`."""
+    drain = inside.get()
+    return drain if drain is not None and drain.thread is thread else None
+
+
+def leave_level(wakes: Wakes, level: Drain) -> None:
+    """End a drain, under D: every blocked alertable wait ends with it; whoever can is told of what is left queued."""
+    thread = level.thread
+    if level.ended:
+        return
+    level.ended = True
+    if level in thread.drains:
+        thread.drains.remove(level)
+    release(wakes, thread, None)
+    if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
+        thread.hook_due = True
+        wakes.append(thread)

@@ -1,0 +1,581 @@
+"""What the client's and the server's side of a call have in common: streams, notifications, waiting.
+
+What lives here: `Call`, which pushes, pulls and waits; `Stream`, one direction of one pipe. What must not: how a call
+begins and ends, which differs (`_client_call.py`, `_server_call.py`), and the sockets (`engine`).
+
+How it works. A call is the engine's `Exchange`: everything below runs under the lock of its connection, in the thread
+that makes the progress. Pushing encodes a chunk and hands it to the connection, which sends it at once or gathers it.
+Pulling first empties the inbox and then receives straight into the caller's memory. What happens while nobody is in a
+push or pull is told in one of two ways: by the notification of a handle, or, for the blocking and trio verbs, by
+latches that wait for exactly this call and take no part in the thread's APCs.
+
+One connection at a time carries the call; it is None before the first and after the end. The methods that start from
+outside (`push`, `pull` and so on) take the lock and look again.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from apcrt import ndr, trace
+from apcrt.apc import ApcThread, current_thread, lowlevel
+from apcrt.engine.buffers import Inbox
+from apcrt.engine.exchange import Exchange
+from apcrt.rpc import notify
+from apcrt.rpc._states import CALL, PULL, PUSH, CallEvent, CallState, StreamState
+from apcrt.rpc.handle import AsyncEvent, AsyncFlags
+from apcrt.status import RpcError, RpcUnavailable, RpcUsageError, SendWindowFull, Status
+
+if TYPE_CHECKING:
+    from apcrt.engine.client import ClientConnection
+    from apcrt.engine.server import ServerConnection
+    from apcrt.rpc._operation import OperationSpec, PipeParameter
+    from apcrt.wire import OutgoingStub
+
+__all__ = ["Call", "Stream"]
+
+DIRECT_FROM: Final = 4096  # bytes: smaller rests are received into a lent buffer, with whatever follows them
+SCRATCH: Final = 512  # bytes received behind a direct one: the next headers
+PIECE: Final = 256 * 1024  # bytes that a blocking or awaiting write pushes at a time
+MAX_REPLY: Final = 4 << 20  # bytes of non-pipe results
+
+
+class Stream:
+    """One direction of one pipe on this side. Guarded by the connection's lock."""
+
+    __slots__ = ("element", "name", "reader", "state", "writer")
+
+    def __init__(self, parameter: PipeParameter) -> None:
+        self.name = parameter.name
+        self.element = parameter.element
+        self.state = StreamState.WAITING
+        self.writer: ndr.PipeWriter | None = None
+        self.reader: ndr.PipeReader | None = None
+
+
+class Call(Exchange):
+    """A call on one side: an exchange whose stub bytes are arguments, pipes and results.
+
+    Args:
+        operation: what is called.
+        outputs, inputs: the streams that this side pushes and pulls, in order.
+        outputs_first: whether all outputs come before all inputs (the client) or after them (the server).
+        window: bytes of pushed data that may be unsent before pushes are refused; None for no limit.
+    """
+
+    connection: ClientConnection | ServerConnection | None
+
+    def __init__(
+        self,
+        operation: OperationSpec,
+        inbox: Inbox,
+        *,
+        outputs: Sequence[Stream],
+        inputs: Sequence[Stream],
+        outputs_first: bool,
+        window: int | None,
+    ) -> None:
+        self.operation = operation
+        self.inbox = inbox
+        self.connection = None
+        self.stub: OutgoingStub | None = None
+        self.unsent = False
+        self.state = CallState.RUNNING
+        self.error: RpcError | None = None
+        self.outputs = outputs
+        self.inputs = inputs
+        self.window = window
+        self.peer_order: ndr.ByteOrder | None = None
+        self.peer_ended = False
+        self._outputs_first = outputs_first
+        self._out_order = ndr.ByteOrder.native()
+        self._out_offset = 0
+        self._in_offset = 0
+        self._send_due = False
+        self._refused = 0
+        self._inline = False
+        self._waiters: list[lowlevel.Latch] = []
+        self._next_turn()
+
+    # Turns -------------------------------------------------------------------------------------------------------
+
+    def _next_turn(self) -> None:
+        """Open the stream whose turn it is, if there is one that has not had it."""
+        phases = (self.outputs, self.inputs) if self._outputs_first else (self.inputs, self.outputs)
+        for phase in phases:
+            for stream in phase:
+                if stream.state is not StreamState.ENDED:
+                    if stream.state is StreamState.WAITING:
+                        stream.state = StreamState.OPEN
+                    return
+
+    def current_input(self) -> Stream | None:
+        """The stream whose turn it is to be pulled."""
+        for stream in self.inputs:
+            if stream.state in (StreamState.OPEN, StreamState.PENDING):
+                return stream
+        return None
+
+    def all_ended(self, streams: Sequence[Stream]) -> bool:
+        """Have all of these been ended?"""
+        return all(stream.state is StreamState.ENDED for stream in streams)
+
+    # Pushing -----------------------------------------------------------------------------------------------------
+
+    def push(self, stream: Stream | None, data: object) -> int:
+        """Push elements, or with none of them the end; returns how many. Never waits.
+
+        Raises:
+            SendWindowFull: 1913, nothing was taken.
+            RpcUsageError: 1831 out of order, 1916 after the end, 87 no elements of this pipe, 1915 the call is over.
+            RpcError: why the call has failed; it is dead.
+        """
+        if stream is None:
+            self._refuse("push", PUSH[StreamState.ABSENT])
+        octets, elements = stream.element.source(data)
+        self.push_octets(stream, octets, elements)
+        return elements
+
+    def push_octets(self, stream: Stream, octets: bytes | memoryview, elements: int) -> None:
+        """`push` of what `Element.source` has made of the caller's data."""
+        connection = self._carrier()
+        try:
+            with connection.lock:
+                self._check_alive(connection)
+                status = PUSH[stream.state]
+                if status:
+                    self._refuse("push", status)
+                self._inline = True
+                try:
+                    if elements:
+                        self._push(connection, stream, octets, elements)
+                    else:
+                        self._push_end(connection, stream)
+                    connection.update()
+                except RpcUsageError:
+                    raise
+                except RpcError as error:
+                    self._fail_here(connection, error)
+                    raise self.error or error from error.__cause__
+                finally:
+                    self._inline = False
+        finally:
+            connection.release()
+        if trace.level <= trace.DEBUG:
+            trace.emit(
+                trace.DEBUG, "pipe.pushed", call=self.name, pipe=stream.name, elements=elements, bytes=len(octets)
+            )
+
+    def room_for(self, size: int) -> bool:
+        """Would a push of `size` bytes be taken now? Under the lock."""
+        connection = self.connection
+        if connection is None or self.error is not None or self.window is None:
+            return True
+        outstanding = self.outstanding(connection)
+        return not outstanding or outstanding + size <= self.window
+
+    def _push(
+        self, connection: ClientConnection | ServerConnection, stream: Stream, octets: bytes | memoryview, elements: int
+    ) -> None:
+        outstanding = self.outstanding(connection)
+        if outstanding and self.window is not None and outstanding + len(octets) > self.window:
+            self._refused = len(octets)
+            raise SendWindowFull(
+                Status.RPC_S_SEND_INCOMPLETE,
+                f"{len(octets)} bytes do not fit: {outstanding} of {self.window} are still to be sent; "
+                "push them again after the next send-complete",
+            )
+        writer = stream.writer
+        if writer is None:
+            writer = stream.writer = ndr.PipeWriter(stream.element, self._out_order)
+        pieces = writer.chunk(self._out_offset, octets, elements)
+        self._send(connection, pieces)
+
+    def _push_end(self, connection: ClientConnection | ServerConnection, stream: Stream) -> None:
+        writer = stream.writer or ndr.PipeWriter(stream.element, self._out_order)
+        stream.state = StreamState.ENDED
+        self._next_turn()
+        last = self._outputs_first and self.all_ended(self.outputs)
+        self._send(connection, [writer.end(self._out_offset)], last=last)
+
+    def _send(
+        self,
+        connection: ClientConnection | ServerConnection,
+        pieces: Sequence[bytes | bytearray | memoryview],
+        *,
+        flush: bool = False,
+        last: bool = False,
+    ) -> None:
+        """Hand stub bytes to the connection; overridden where the connection may not be there yet."""
+        if self.wants_send_complete():
+            self._send_due = True
+        size = sum(map(len, pieces))
+        self._out_offset += size
+        connection.send_stub(self, pieces, size, flush=flush, last=last)
+
+    def outstanding(self, connection: ClientConnection | ServerConnection) -> int:
+        """Bytes pushed and not with the transport yet."""
+        return connection.outstanding()
+
+    def drained(self, left: int) -> None:
+        if not left:
+            if self._send_due or (self._refused and self.wants_send_complete()):
+                self._send_due = False
+                self._notify(AsyncEvent.SEND_COMPLETE)
+            self._refused = 0
+            self._rouse()
+        elif self._refused and self.window is not None and left + self._refused <= self.window:
+            self._refused = 0
+            if self.wants_send_complete():
+                self._notify(AsyncEvent.SEND_COMPLETE)
+            self._rouse()
+
+    # Pulling -----------------------------------------------------------------------------------------------------
+
+    def pull(self, stream: Stream | None, target: ndr.Target, *, notify_later: bool) -> tuple[Status, int]:
+        """Pull elements into `target`: (0, n) with n elements, (0, 0) at the end, (997, 0) when nothing is there.
+
+        Args:
+            notify_later: after 997, is receive-complete to be notified? False for verbs that wait by a latch.
+
+        Raises:
+            RpcUsageError: 1831 out of order or while a pull is pending, 1918 after the end, 87 for no room, 1915.
+            RpcError: why the call has failed; it is dead.
+        """
+        if stream is None:
+            self._refuse("pull", PULL[StreamState.ABSENT])
+        if not target.capacity:
+            raise RpcUsageError(Status.RPC_S_INVALID_ARG, "the buffer to pull into has room for no element; give it some")
+        connection = self._carrier()
+        try:
+            with connection.lock:
+                self._check_alive(connection)
+                status = PULL[stream.state]
+                if status:
+                    self._refuse("pull", status)
+                self._inline = True
+                try:
+                    outcome = self._pull(connection, stream, target, notify_later)
+                    connection.update()
+                except RpcUsageError:
+                    raise
+                except RpcError as error:
+                    self._fail_here(connection, error)
+                    raise self.error or error from error.__cause__
+                finally:
+                    self._inline = False
+        finally:
+            connection.release()
+        if trace.level <= trace.DEBUG:
+            trace.emit(
+                trace.DEBUG, "pipe.pulled", call=self.name, pipe=stream.name, elements=outcome[1], status=int(outcome[0])
+            )
+        return outcome
+
+    def _pull(
+        self,
+        connection: ClientConnection | ServerConnection,
+        stream: Stream,
+        target: ndr.Target,
+        notify_later: bool,
+    ) -> tuple[Status, int]:
+        count, capacity = 0, target.capacity
+        inbox = self.inbox
+        while True:
+            reader = self._reader(stream)
+            if reader is not None:
+                while inbox.size and count < capacity and not reader.ended:
+                    used, got = reader.read(inbox.head, target, count)
+                    inbox.consume(used)
+                    count += got
+                if reader.ended or count == capacity:
+                    break
+            if self.peer_ended and not inbox.size:
+                raise self._short(stream)
+            got_now = self._receive_into(connection, reader, target, count)
+            if got_now is None:
+                break
+            count += got_now
+            if self.connection is not connection or self.error is not None:
+                raise self.error or self._over()
+        if count:
+            return Status.RPC_S_OK, count
+        if reader is not None and reader.ended:
+            self._pulled_end(stream, reader)
+            return Status.RPC_S_OK, 0
+        if notify_later:
+            stream.state = StreamState.PENDING
+        return Status.RPC_S_ASYNC_CALL_PENDING, 0
+
+    def _receive_into(
+        self,
+        connection: ClientConnection | ServerConnection,
+        reader: ndr.PipeReader | None,
+        target: ndr.Target,
+        count: int,
+    ) -> int | None:
+        """Receive once, straight into the target where that goes; None when nothing is there."""
+        stream = connection.stream
+        if stream is None or self.peer_ended:
+            return None
+        left = connection.wire.body_left()
+        memory = reader.direct(target, count) if reader is not None and left >= DIRECT_FROM else None
+        pool = connection.io.buffers
+        buffer = pool.lend()
+        kept = False
+        try:
+            if reader is None or memory is None or len(memory) < DIRECT_FROM:
+                if count and target.capacity - count < DIRECT_FROM:
+                    return None  # there is something to deliver; do not ask the system for little more
+                received = stream.recv_into((buffer,))
+                if not received:
+                    return self._nothing(connection, received)
+                connection.feed(buffer[:received])
+                kept = self.inbox.settle(buffer)
+                return 0
+            memory = memory[:left]
+            received = stream.recv_into((memory, buffer[:SCRATCH]))
+            if not received:
+                return self._nothing(connection, received)
+            straight = min(received, len(memory))
+            done = reader.direct_done(target, count, straight)
+            connection.body_taken(straight)
+            if received > straight:
+                connection.feed(buffer[: received - straight])
+                kept = self.inbox.settle(buffer)
+            return done
+        finally:
+            if not kept:
+                pool.give_back(buffer)
+
+    @staticmethod
+    def _nothing(connection: ClientConnection | ServerConnection, received: int | None) -> None:
+        if received == 0:
+            connection.at_end()
+
+    def _reader(self, stream: Stream) -> ndr.PipeReader | None:
+        """The reader of the stream whose turn it is; None while the peer's byte order is unknown."""
+        if stream.reader is None and self.peer_order is not None:
+            stream.reader = ndr.PipeReader(stream.element, self.peer_order, offset=self._in_offset)
+        return stream.reader
+
+    def _pulled_end(self, stream: Stream, reader: ndr.PipeReader) -> None:
+        stream.state = StreamState.ENDED
+        self._in_offset = reader.offset
+        self._next_turn()
+        if self.all_ended(self.inputs):
+            self.inputs_ended()
+
+    @abc.abstractmethod
+    def inputs_ended(self) -> None:
+        """Everything to pull has been pulled. Under the lock."""
+
+    def pending_ready(self) -> bool:
+        """Would a pull succeed now? Also when it would fail for good."""
+        stream = self.current_input()
+        if stream is None:
+            return False
+        if self.peer_ended:
+            return True
+        reader = self._reader(stream)
+        if reader is None or not self.inbox.size:
+            return False
+        return reader.ready(self.inbox.head) or reader.ready(self.inbox.join())
+
+    def offer_pending(self) -> None:
+        """Post receive-complete when a pending pull would now succeed. Under the lock."""
+        stream = self.current_input()
+        if stream is None:
+            return
+        if (stream.state is StreamState.PENDING or self._waiters) and self.pending_ready():
+            if stream.state is StreamState.PENDING:
+                stream.state = StreamState.OPEN
+                self._notify(AsyncEvent.RECEIVE_COMPLETE)
+            self._rouse()
+
+    def wants_more_input(self) -> bool:
+        """Is somebody waiting for an element that has not arrived?"""
+        stream = self.current_input()
+        if stream is None or (stream.state is not StreamState.PENDING and not self._waiters):
+            return False
+        return not self.pending_ready()
+
+    # Waiting: the blocking and the trio verbs --------------------------------------------------------------------
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Block until `condition`, evaluated under the lock, holds or the call is over; False after `seconds`."""
+        if lowlevel.in_trio_run():
+            raise RpcUsageError(
+                Status.RPC_S_CANNOT_SUPPORT,
+                "this would block a thread that runs trio; await the twin instead (send, send_eof, receive_into, "
+                "async for, operation.call, async with operation.open)",
+            )
+        while True:
+            latch = self._wait_latch(condition)
+            if latch is None:
+                return True
+            try:
+                if not latch.wait(seconds):
+                    return False
+            finally:
+                self._forget(latch)
+
+    async def wait_until_async(self, condition: Callable[[], bool]) -> None:
+        """Await what `wait_until` blocks for. A cancelled wait has consumed nothing."""
+        while True:
+            latch = self._wait_latch(condition)
+            if latch is None:
+                return
+            try:
+                await latch.wait_async()
+            finally:
+                self._forget(latch)
+
+    def wait_for_input(self, stream: Stream) -> None:
+        """Block until a pull of the stream would not be pending.
+
+        Raises:
+            RpcCancelled: 1818, the binding's call time-out has expired; the call was cancelled.
+        """
+        if not self.wait_until(lambda: self._input_settled(stream), self.silence_limit()):
+            self.timed_out()
+
+    async def wait_for_input_async(self, stream: Stream) -> None:
+        """Await what `wait_for_input` blocks for; there is no call time-out here, but there are cancel scopes."""
+        await self.wait_until_async(lambda: self._input_settled(stream))
+
+    def _input_settled(self, stream: Stream) -> bool:
+        return self.error is not None or stream.state is not StreamState.OPEN or self.pending_ready()
+
+    def silence_limit(self) -> float | None:
+        """Seconds that the blocking face waits for a silent peer; None for ever."""
+        return None
+
+    def timed_out(self) -> None:
+        """The blocking face has waited that long in vain."""
+
+    def _wait_latch(self, condition: Callable[[], bool]) -> lowlevel.Latch | None:
+        connection = self.connection
+        if connection is None:
+            return None
+        try:
+            with connection.lock:
+                if self.connection is not connection or condition():
+                    return None
+                thread = current_thread()
+                if connection.home is not thread:
+                    connection.set_home(thread)
+                latch = lowlevel.Latch(thread)
+                self._waiters.append(latch)
+                connection.progress()
+        finally:
+            connection.release()
+        return latch
+
+    def _forget(self, latch: lowlevel.Latch) -> None:
+        if latch in self._waiters:
+            try:
+                self._waiters.remove(latch)
+            except ValueError:  # roused meanwhile
+                return
+
+    def _rouse(self) -> None:
+        """Let every waiting verb look again. Under the lock."""
+        connection = self.connection
+        if self._waiters and connection is not None:
+            waiters, self._waiters = self._waiters, []
+            for latch in waiters:
+                latch.set(connection.wakes)
+
+    # Notifications -----------------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """A short name for traces."""
+
+    @abc.abstractmethod
+    def wants_send_complete(self) -> bool:
+        """Does the handle ask for send-complete now?"""
+
+    @abc.abstractmethod
+    def _notify(self, event: AsyncEvent) -> None:
+        """Deliver a notification as the handle wants it. Under the lock."""
+
+    def deliver(
+        self,
+        notification: notify.Apc[object] | notify.Event | None,
+        handle: object,
+        event: AsyncEvent,
+        thread: ApcThread,
+    ) -> None:
+        """Post one notification; what cannot be delivered is traced and otherwise ignored. Under the lock."""
+        connection = self.connection
+        if connection is None or notification is None:
+            return
+        if isinstance(notification, notify.Event):
+            connection.after.append(notification.event.set)
+            return
+        target = notification.thread or thread
+        posted = lowlevel.post(target, notification.routine, (handle, event), source="notify", wakes=connection.wakes)
+        if not posted:
+            connection.after.append(
+                partial(trace.emit, trace.WARNING, "call.undeliverable", call=self.name, wanted=event.name.lower())
+            )
+
+    # Ends --------------------------------------------------------------------------------------------------------
+
+    def advance(self, event: CallEvent) -> bool:
+        """Take a transition of the call; False when the table has none for it. Under the lock."""
+        following = CALL.get((self.state, event))
+        if following is None:
+            return False
+        self.state = following
+        return True
+
+    @abc.abstractmethod
+    def _fail_here(self, connection: ClientConnection | ServerConnection, error: RpcError) -> None:
+        """A push or pull under way has failed with `error`, which its caller is about to see. Under the lock."""
+
+    def _carrier(self) -> ClientConnection | ServerConnection:
+        connection = self.connection
+        if connection is None:
+            raise self._over()
+        return connection
+
+    def _check_alive(self, connection: ClientConnection | ServerConnection) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.connection is not connection:
+            raise self._over()
+
+    def _over(self) -> RpcError:
+        if self.error is not None:
+            return self.error
+        return RpcUsageError(Status.RPC_S_INVALID_ASYNC_CALL, f"the call of {self.operation.name} is over")
+
+    def _short(self, stream: Stream) -> RpcError:
+        return ndr.NdrError(f"the peer ended its message before the end of pipe {stream.name}")
+
+    @staticmethod
+    def _refuse(verb: str, status: int) -> NoReturn:
+        words = {
+            Status.RPC_X_WRONG_PIPE_ORDER: "it is not this pipe's turn, or not its direction on this side",
+            Status.RPC_X_PIPE_CLOSED: "its end was already pushed",
+            Status.RPC_X_PIPE_EMPTY: "its end was already pulled",
+        }
+        raise RpcUsageError(status, f"cannot {verb}: {words.get(Status(status), 'not now')}")
+
+    def wants_send_complete_of(self, flags: AsyncFlags) -> bool:
+        """Is the send-complete flag set, on an operation that has pipes at all?"""
+        return bool(flags & AsyncFlags.NOTIFY_ON_SEND_COMPLETE) and bool(self.operation.pipes)
+
+
+def lost_error(error: RpcError) -> RpcError:
+    """A fresh error for each call that one broken connection ends."""
+    fresh = RpcUnavailable(error.status, error.detail) if isinstance(error, RpcUnavailable) else error
+    fresh.__cause__ = error.__cause__
+    return fresh

@@ -1,0 +1,228 @@
+"""The runtime: what an application opens, and what owns everything else.
+
+What lives here: `Runtime`. What must not: global state; an application may have several, and importing starts nothing.
+
+How it works. Entering starts the I/O thread. Bindings and servers are made from the runtime and end with it. Leaving
+drains: servers stop listening, and calls get up to the drain limit to end; then what is left is cancelled, and every
+thread is joined. Leaving by an exception does not drain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from apcrt import trace
+from apcrt.apc import lowlevel
+from apcrt.config import Config, load
+from apcrt.engine.io_thread import IoThread
+from apcrt.rpc.binding import Binding
+from apcrt.rpc.server import Server
+from apcrt.rpc.string_binding import StringBinding
+from apcrt.status import RpcUsageError, Status
+from apcrt.transport import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Runtime"]
+
+_serial = itertools.count(1)
+
+
+class Runtime:
+    """Calls and servers of one application: `with apcrt.Runtime() as runtime:`, or `async with` on a trio thread.
+
+    Args:
+        config: a TOML file's path, or a `Config`; None reads the environment only.
+        **overrides: settings that go before file and environment, as `apcrt.config.load` takes them.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, config: str | os.PathLike[str] | Config | None = None, **overrides: object) -> None:
+        self.config = config if isinstance(config, Config) else load(config, **overrides)
+        self.name = f"r{next(_serial)}"
+        self._registry = Registry(
+            self.config.transports.options, self.config.transports.chosen
+        )
+        self._io: IoThread | None = None
+        self._lock = threading.Lock()
+        self._bindings: dict[tuple[object, ...], Binding] = {}
+        self._servers: list[Server] = []
+        self._closed = False
+
+    # Life
+
+    def __enter__(self) -> Runtime:
+        if lowlevel.in_trio_run():
+            raise RpcUsageError(Status.RPC_S_CANNOT_SUPPORT, "on a thread that runs trio: async with apcrt.Runtime(...)")
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close(drain=error is None)
+
+    async def __aenter__(self) -> Runtime:
+        lowlevel.ensure_pump()
+        self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self._drain_async()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._end)
+
+    def close(self, *, drain: bool = True) -> None:
+        """End everything: what leaving the block does. Blocks; idempotent.
+
+        Args:
+            drain: let calls under way end by themselves first, up to the configured limit (seconds).
+        """
+        try:
+            if drain and not self._closed:
+                self._drain()
+        finally:
+            self._end()
+
+    # What it owns
+
+    def binding(
+        self,
+        name_or_string: str,
+        /,
+        *,
+        send_window: int | None | str = "configured",
+        call_timeout: float | None | str = "configured",
+        noncausal: bool | None = None,
+    ) -> Binding:
+        """A binding by the name that the configuration gives it, or by its string. Connects nothing.
+
+        Args:
+            name_or_string: such as "files" or "ncacn_ip_tcp:host[4747]".
+            send_window: bytes that a call may have pushed and not sent; None for no limit.
+            call_timeout: seconds of silence that the blocking face bears; None for any.
+            noncausal: give up the order of one thread's calls.
+
+        Raises:
+            RpcUsageError: 1700 and others for a bad string, 1703 for a protocol sequence that no transport serves,
+                1708 RPC_S_NO_ENDPOINT_FOUND for one without an endpoint.
+        """
+        configured = self.config.binding(name_or_string)
+        string = StringBinding.parse(configured.string)
+        transport = self._registry.find(string.protocol_sequence)
+        if not string.endpoint:
+            raise RpcUsageError(
+                Status.RPC_S_NO_ENDPOINT_FOUND, f"{string} names no endpoint; write {string.protocol_sequence}:host[endpoint]"
+            )
+        window = configured.send_window if isinstance(send_window, str) else send_window
+        silence = configured.call_timeout if isinstance(call_timeout, str) else call_timeout
+        order = configured.noncausal if noncausal is None else noncausal
+        key = (string, window, silence, order)
+        io = self.io
+        with self._lock:
+            binding = self._bindings.get(key)
+            if binding is None:
+                binding = self._bindings[key] = Binding(
+                    io, transport, string, send_window=window, call_timeout=silence, noncausal=order
+                )
+            return binding
+
+    def server(self, *, max_calls: int | None = None, dispatch_threads: int | None = None) -> Server:
+        """A server, which serves nothing yet.
+
+        Args:
+            max_calls: calls at a time; a further one is refused with 1723 RPC_S_SERVER_TOO_BUSY.
+            dispatch_threads: how many plain managers run at a time.
+        """
+        settings = self.config.server
+        server = Server(
+            self.io,
+            self._registry,
+            name=f"{self.name}-server",
+            max_calls=settings.max_calls if max_calls is None else max_calls,
+            max_request=settings.max_request,
+            dispatch_threads=self.config.runtime.dispatch_threads if dispatch_threads is None else dispatch_threads,
+        )
+        with self._lock:
+            self._servers.append(server)
+        return server
+
+    @property
+    def io(self) -> IoThread:
+        """The I/O thread of an open runtime.
+
+        Raises:
+            RpcUsageError: 1702, the runtime is not open.
+        """
+        if self._io is None or self._closed:
+            raise RpcUsageError(Status.RPC_S_INVALID_BINDING, "the runtime is not open: with apcrt.Runtime() as runtime: ...")
+        return self._io
+
+    # Inside
+
+    def _start(self) -> None:
+        if self._io is not None:
+            raise RpcUsageError(Status.RPC_S_CANNOT_SUPPORT, "a runtime is opened once; make another one")
+        self._io = IoThread(f"apcrt-io-{self.name}", keeper_interval=self.config.runtime.keeper_interval)
+        if trace.level <= trace.INFO:
+            trace.emit(trace.INFO, "runtime.started", runtime=self.name)
+
+    def _running(self) -> int:
+        return sum(binding.running for binding in list(self._bindings.values())) + sum(
+            server.running for server in list(self._servers)
+        )
+
+    def _drain(self) -> None:
+        self._stop_servers()
+        deadline = time.monotonic() + self.config.runtime.drain_limit
+        while self._running() and time.monotonic() < deadline:
+            lowlevel.Latch().wait(min(0.02, max(0.0, deadline - time.monotonic())))
+
+    async def _drain_async(self) -> None:
+        await trio.to_thread.run_sync(self._stop_servers)
+        with trio.move_on_after(self.config.runtime.drain_limit):
+            while self._running():
+                await trio.sleep(0.02)
+
+    def _stop_servers(self) -> None:
+        for server in list(self._servers):
+            server.stop()
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            servers, bindings = list(self._servers), list(self._bindings.values())
+        steps: list[Callable[[], None]] = [server.close for server in servers]
+        steps += [binding.close for binding in bindings]
+        if self._io is not None:
+            steps.append(self._io.stop)
+        failure: BaseException | None = None
+        for step in steps:
+            try:
+                step()
+            except BaseException as error:
+                failure = failure or error
+        if trace.level <= trace.INFO:
+            trace.emit(trace.INFO, "runtime.closed", runtime=self.name)
+        if failure is not None:
+            raise failure
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._io is not None else "not open yet"
+        return f"<Runtime {self.name} {state}, {self._running()} calls under way>"

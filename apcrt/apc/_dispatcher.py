@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from heapq import heappop, heappush
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 
 from trio.lowlevel import enable_ki_protection
@@ -94,7 +94,7 @@ class Entry:
         self.source = source
         self.context = context
         self.live = True
-        self.queued_at = time.monotonic()
+        self.queued_at = monotonic()
 
 
 class Drain:
@@ -360,7 +360,7 @@ class Dispatcher:
 
     def fire(self, wakes: Wakes) -> None:
         """Fire every alarm that is due. Under D."""
-        now = time.monotonic()
+        now = monotonic()
         while self.alarms and self.alarms[0][0] <= now:
             when, _, alarm = heappop(self.alarms)
             alarm.due(wakes, when)

@@ -70,11 +70,12 @@ def _run_traced(thread: ApcThread, entry: Entry) -> object:
         try:
             thread.ran += 1
             del queue[0]
-            outcome: object = entry.routine(*entry.args)
+            outcome = entry.routine(*entry.args)
         except Exception:
             emit_failed(thread, entry)
             raise
-    if trace.level <= trace.DEBUG and not isinstance(outcome, Coroutine):
+    finished = not isinstance(outcome, Coroutine)
+    if finished and trace.level <= trace.DEBUG:
         emit_run(thread, entry, begun)
     return outcome
 

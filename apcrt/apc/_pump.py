@@ -6,9 +6,12 @@ waits for the Port's own descriptor, so any thread may arm and disarm behind tri
 
 from __future__ import annotations
 
+import time
+
 import trio
 
 from apcrt import trace
+from apcrt.apc._dispatcher import D
 from apcrt.apc._thread import ApcThread, current_thread
 from apcrt.status import ApcError, Status
 
@@ -58,7 +61,13 @@ async def _pump(thread: ApcThread, descriptor: int, token: trio.lowlevel.TrioTok
             except Exception as error:  # noqa: BLE001 - in a system task it would be the end of the whole run
                 trace.emit(trace.WARNING, "thread.service_failed", thread=thread.name, error=repr(error))
             thread.resume_tasks()
-            await trio.lowlevel.wait_readable(descriptor)
+            alarm = D.next_alarm()
+            if alarm is None:
+                await trio.lowlevel.wait_readable(descriptor)
+            else:
+                # Whoever enters the dispatcher next fires what is due; here that must be this task, in time.
+                with trio.CancelScope(deadline=trio.current_time() + alarm - time.monotonic()):
+                    await trio.lowlevel.wait_readable(descriptor)
     finally:
         if thread.pump is token:
             thread.pump = None

@@ -165,7 +165,8 @@ class ApcThread(Waitable):
     @enable_ki_protection
     def post(self, entry: Entry, wakes: Wakes) -> bool:
         """Queue an entry; the caller wakes `wakes` when it holds no lock. Returns False when the thread has ended."""
-        # The same as D.submit(wakes, deliver, self, entry), without the calls: this is the hot way into D.
+        # The same as D.submit(wakes, deliver, self, entry), without the calls: this is the hot way into D, and the
+        # thread that nobody needs to wake is the hot case.
         struck = True
         try:
             with D.lock:
@@ -176,7 +177,14 @@ class ApcThread(Waitable):
                     try:
                         if D.alarms:
                             D.fire(wakes)
-                        deliver(wakes, self, entry)
+                        if self.waits or self.wakeup is not None or self.ended:
+                            deliver(wakes, self, entry)
+                        else:
+                            queue = self.queue
+                            queue.append(entry)
+                            length = len(queue)
+                            if length > self.high_water:
+                                self.high_water = length
                     finally:
                         D.busy = False
             struck = False

@@ -21,7 +21,7 @@ from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, W
 from apcrt.apc._drain import check_depth, run_slice
 from apcrt.apc._operations import abandon, begin, leave_level, look
 from apcrt.apc._thread import ApcThread, apc_name, current_thread
-from apcrt.status import WAIT_FAILED, ApcError, Status, WaitResult
+from apcrt.status import WAIT_FAILED, WAIT_OBJECT_0, ApcError, Status, WaitResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,17 @@ __all__ = [
 ]
 
 MAXIMUM_WAIT_OBJECTS = 64
+
+RESULTS = {
+    number: WaitResult(number)
+    for number in (
+        *range(MAXIMUM_WAIT_OBJECTS),
+        *range(ABANDONED, ABANDONED + MAXIMUM_WAIT_OBJECTS),
+        IO_COMPLETION,
+        TIMEOUT,
+    )
+}
+"""Looked up and not made: a call could let Ctrl-C in after an object was taken, and the taking would be lost."""
 
 
 def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitResult:
@@ -56,7 +67,7 @@ def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitResult:
     check_seconds(seconds)
     thread = waiting_thread("sleep_ex")
     result = block(thread, (), seconds, alertable=alertable)
-    return WaitResult(0) if result == TIMEOUT else WaitResult(result)
+    return WAIT_OBJECT_0 if result == TIMEOUT else RESULTS[result]
 
 
 def wait_for_single_object_ex(waitable: Waitable, seconds: float | None, *, alertable: bool = False) -> WaitResult:
@@ -77,7 +88,7 @@ def wait_for_single_object_ex(waitable: Waitable, seconds: float | None, *, aler
     check_objects((waitable,))
     check_seconds(seconds)
     thread = waiting_thread("wait_for_single_object_ex")
-    return WaitResult(block(thread, (waitable,), seconds, alertable=alertable))
+    return RESULTS[block(thread, (waitable,), seconds, alertable=alertable)]
 
 
 def wait_for_multiple_objects_ex(
@@ -107,7 +118,7 @@ def wait_for_multiple_objects_ex(
     check_objects(waitables)
     check_seconds(seconds)
     thread = waiting_thread("wait_for_multiple_objects_ex")
-    return WaitResult(block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable))
+    return RESULTS[block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable)]
 
 
 def test_alert() -> bool:

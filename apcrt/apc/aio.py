@@ -27,8 +27,8 @@ from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, W
 from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice
 from apcrt.apc._operations import begin, current_drain, leave_level, time_out, withdraw
 from apcrt.apc._pump import pumped_thread
-from apcrt.apc._wait import check_objects, check_seconds, kind
-from apcrt.status import WAIT_FAILED, ApcError, Status, WaitResult
+from apcrt.apc._wait import RESULTS, check_objects, check_seconds, kind
+from apcrt.status import WAIT_FAILED, WAIT_OBJECT_0, ApcError, Status, WaitResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ async def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitRes
     check_seconds(seconds)
     thread = pumped_thread("sleep_ex")
     result = await block(thread, (), seconds, alertable=alertable)
-    return WaitResult(0) if result == TIMEOUT else WaitResult(result)
+    return WAIT_OBJECT_0 if result == TIMEOUT else RESULTS[result]
 
 
 async def wait_for_single_object_ex(
@@ -59,7 +59,7 @@ async def wait_for_single_object_ex(
     check_objects((waitable,))
     check_seconds(seconds)
     thread = pumped_thread("wait_for_single_object_ex")
-    return WaitResult(await block(thread, (waitable,), seconds, alertable=alertable))
+    return RESULTS[await block(thread, (waitable,), seconds, alertable=alertable)]
 
 
 async def wait_for_multiple_objects_ex(
@@ -74,7 +74,7 @@ async def wait_for_multiple_objects_ex(
     check_objects(waitables)
     check_seconds(seconds)
     thread = pumped_thread("wait_for_multiple_objects_ex")
-    return WaitResult(await block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable))
+    return RESULTS[await block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable)]
 
 
 async def test_alert() -> bool:
@@ -146,6 +146,8 @@ async def _decide_and_drain(
         result = D.run(begin, wait, poll)
         if result is None:
             rested = True
+            if D.alarms:
+                port.wake()  # so that the pump, which sleeps for all tasks, sleeps no longer than till the next alarm
             result = await _sleep(wait, deadline)
         if result == CANCELLED:
             thread.check_cancelled()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from apcrt import trace
-from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside
+from apcrt.apc._dispatcher import ABANDONED, CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside
 from apcrt.apc._drain import check_depth, run_slice
 from apcrt.apc._operations import abandon, begin, leave_level, look
 from apcrt.apc._thread import ApcThread, apc_name, current_thread

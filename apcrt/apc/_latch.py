@@ -60,24 +60,25 @@ class Latch:
             WaitCancelled: the structured scope of this thread was cancelled.
         """
         check_seconds(seconds)
-        thread = self._own(waiting_thread("Latch.wait"))
+        thread = self._own(waiting_thread("Latch.wait", "await latch.wait_async()"))
         if thread.dirty:
             thread.flush_dirty()
         if self.is_set:
             return True
         deadline = None if seconds is None else time.monotonic() + seconds
+        port = thread.port  # made before anybody may be told that this thread sleeps
         wait = self._waiter = Wait(thread, ())
         thread.waiting += 1
         try:
             if seconds == 0:
-                thread.port.service(0)
+                port.service(0)
                 return self.is_set
             while D.run(_must_sleep, self, thread):
                 thread.check_cancelled()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                thread.port.service(left)
+                port.service(left)
             return self.is_set
         finally:
             thread.waiting -= 1

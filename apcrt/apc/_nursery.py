@@ -243,7 +243,7 @@ class ApcThreads:
     @contextlib.contextmanager
     def _plain(self) -> Generator[None]:
         if trio.lowlevel.in_trio_run():
-            waiting_thread("open_apc_threads")
+            waiting_thread("with open_apc_threads()", "async with open_apc_threads()")
         thread = current_thread()
         self._begin(thread)
         error: BaseException | None = None

@@ -118,8 +118,6 @@ def current_drain(thread: ApcThread) -> Drain | None:
 def leave_level(wakes: Wakes, level: Drain) -> None:
     """End a drain, under D: every blocked alertable wait ends with it; whoever can is told of what is left queued."""
     thread = level.thread
-    if level.ended:
-        return
     level.ended = True
     if level in thread.drains:
         thread.drains.remove(level)

@@ -151,12 +151,13 @@ def check_objects(waitables: Sequence[object]) -> None:
         raise ApcError(Status.ERROR_INVALID_PARAMETER, "the same object is named twice in one wait")
 
 
-def waiting_thread(function: str) -> ApcThread:
-    """The calling thread, for a blocking function. Raises ApcError (87) where trio runs."""
+def waiting_thread(function: str, twin: str = "") -> ApcThread:
+    """The calling thread, for a blocking function. Raises ApcError (87), naming its async twin, where trio runs."""
     if trio.lowlevel.in_trio_run():
         raise ApcError(
             Status.ERROR_INVALID_PARAMETER,
-            f"{function} would block the trio loop of this thread; use: await apcrt.apc.aio.{function}(...)",
+            f"{function} would block the trio loop of this thread; "
+            f"use: {twin or f'await apcrt.apc.aio.{function}(...)'}",
         )
     return current_thread()
 
@@ -221,10 +222,19 @@ def _decide(wait: Wait, poll: bool, deadline: float | None) -> int:
             result = D.run(look, wait, deadline is not None and time.monotonic() >= deadline)
         return result
     except BaseException:
-        D.run(abandon, wait)
+        _abandon(wait)
         raise
     finally:
         thread.waiting -= 1
+
+
+def _abandon(wait: Wait) -> None:
+    while True:
+        try:
+            D.run(abandon, wait)
+        except KeyboardInterrupt:  # a second one; the first is on its way already
+            continue
+        return
 
 
 def drain_queue(thread: ApcThread) -> None:
@@ -234,7 +244,8 @@ def drain_queue(thread: ApcThread) -> None:
     """
     check_depth(thread)
     outer = inside.get()
-    level = Drain(thread, thread.drains[-1] if thread.drains else None)
+    depth = len(thread.drains)
+    level = Drain(thread, thread.drains[-1] if depth else None)
     try:
         thread.drains.append(level)
         inside.set(level)
@@ -253,6 +264,9 @@ def drain_queue(thread: ApcThread) -> None:
             if thread.queue and port is not None and port.armed:
                 port.service(0)
     finally:
+        # Without a call, and so whatever Ctrl-C does to the rest.
+        del thread.drains[depth:]
+        level.ended = True
         D.run(leave_level, level)
         inside.set(outer)
 

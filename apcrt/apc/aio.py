@@ -193,7 +193,8 @@ async def drain(thread: ApcThread, parent: Drain | None) -> bool:
                 if await _breathe(level):
                     break
     finally:
-        D.run(leave_level, level)
+        if not level.ended:
+            D.run(leave_level, level)
         inside.set(outer)
     return rested
 

@@ -1,0 +1,168 @@
+"""What a peer cannot make us do: truncated, lying and nested input ends with 1783 or asks for more, and always gets on."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Sequence
+from typing import Annotated
+
+import pytest
+from apcrt import ndr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .captures import PLAIN, Stub
+from .helpers import ORDERS, decoded, encoded
+from .test_constructed import Hoisting, Inner, Named, Node, Outer, Pair, Shape, Tree, trees
+
+LITTLE = ndr.ByteOrder.LITTLE
+Longs = Annotated[Sequence[int], ndr.Array(ndr.UInt32)]
+Pointers = Annotated[Sequence[str | None], ndr.Array(ndr.Unique[ndr.WString])]
+
+SAMPLES: list[tuple[object, object]] = [
+    (Outer, Outer(Pair(1, None), Pair(2, 3), 4)),
+    (Tree, Tree("root", 2, [Tree("left", 0, None), Tree(None, 1, [Tree("leaf", 0, [])])])),
+    (Hoisting, Hoisting(9, Inner(2, [1, 2]))),
+    (Named, Named(1, "name")),
+    (Longs, [1, 2, 3]),
+    (Pointers, ["a", None, "b"]),
+]
+
+
+def chain(length: int) -> Node | None:
+    node = None
+    for value in range(length):
+        node = Node(value, node)
+    return node
+
+
+@pytest.mark.parametrize(("kind", "value"), SAMPLES)
+def test_truncated_at_every_byte(kind: object, value: object) -> None:
+    data = encoded(kind, value, LITTLE)
+    for length in range(len(data)):
+        with pytest.raises(ndr.NdrError, match="bytes are missing") as caught:
+            decoded(kind, data[:length], LITTLE)
+        assert caught.value.status == 1783
+
+
+def decode_streaming(codec: ndr.Codec, data: bytes, order: ndr.ByteOrder) -> tuple[object, list[int]]:
+    """Decode with exactly what was asked for each time; return the value and what was asked."""
+    asked: list[int] = []
+    have = 0
+    while True:
+        try:
+            value = codec.decode(ndr.Decoder(memoryview(data)[:have], order, final=False), {})
+        except ndr.NeedMoreData as more:
+            assert have < more.needed <= len(data)
+            have = more.needed
+            asked.append(have)
+        else:
+            return value, asked
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(value=trees)
+def test_asks_for_more_and_gets_on(order: ndr.ByteOrder, value: Tree) -> None:
+    back, asked = decode_streaming(ndr.compile_type(Tree), encoded(Tree, value, order), order)
+    assert back == value
+    assert asked == sorted(set(asked))
+
+
+@pytest.mark.parametrize("stub", PLAIN, ids=str)
+def test_needs_no_byte_more_than_the_stub(stub: Stub) -> None:
+    fields = ndr.Fields([(name, kind) for name, kind, _ in stub.fields])
+    have = 0
+    while True:
+        try:
+            fields.decode(ndr.Decoder(memoryview(stub.data)[:have], stub.order, final=False), stub.env)
+        except ndr.NeedMoreData as more:
+            assert have < more.needed <= len(stub.data)
+            have = more.needed
+        else:
+            assert have == len(stub.data)
+            return
+
+
+def test_an_array_asks_for_all_of_its_elements_at_once() -> None:
+    data = encoded(Longs, list(range(1000)), LITTLE)
+    _, asked = decode_streaming(ndr.compile_type(Longs), data, LITTLE)
+    assert asked == [4, 4004]
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize("kind", [Longs, Pointers, Annotated[bytes, ndr.Bytes()], Annotated[list[Shape], ndr.Array(Shape)]])
+@pytest.mark.parametrize("count", [0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 24])
+def test_a_lying_count_allocates_nothing(kind: object, count: int, final: bool) -> None:
+    data = memoryview(struct.pack("<I", count) + bytes(64))
+    codec = ndr.compile_type(kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ndr.NdrError) as caught:
+            codec.decode(ndr.Decoder(data, LITTLE, final=final), {})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 1783
+    assert peak < 100_000
+
+
+def test_streaming_budget() -> None:
+    limits = ndr.Limits(max_bytes=100)
+    octets = ndr.compile_type(Annotated[bytes, ndr.Bytes()])
+    for count in (96, 97):
+        decoder = ndr.Decoder(memoryview(struct.pack("<I", count)), LITTLE, final=False, limits=limits)
+        expected = ndr.NeedMoreData if count == 96 else ndr.NdrError
+        with pytest.raises(expected):
+            octets.decode(decoder, {})
+    # Final data is there already: what it costs was decided by whoever collected it.
+    whole = struct.pack("<I", 200) + bytes(200)
+    assert octets.decode(ndr.Decoder(memoryview(whole), LITTLE, final=True, limits=limits), {}) == bytes(200)
+
+
+def test_elements_are_counted_together() -> None:
+    limits = ndr.Limits(max_elements=5)
+    fields = ndr.Fields([("a", Longs), ("b", Longs)])
+    encoder = ndr.Encoder(LITTLE)
+    fields.encode(encoder, {"a": [1, 2, 3], "b": [1, 2, 3]})
+    with pytest.raises(ndr.NdrError, match="^b: arrays have more than 5 elements together"):
+        fields.decode(ndr.Decoder(memoryview(encoder.data), LITTLE, final=True, limits=limits))
+
+
+def test_depth() -> None:
+    value = chain(32)
+    assert decoded(Node, encoded(Node, value, LITTLE), LITTLE) == value
+    with pytest.raises(ndr.ValueRefused, match="nested deeper than 64"):
+        encoded(Node, chain(1000), LITTLE)
+    endless = struct.pack("<II", 1, 1) * 10_000
+    with pytest.raises(ndr.NdrError, match="nested deeper than 64"):
+        decoded(Node, endless, LITTLE)
+    with pytest.raises(ndr.NdrError, match="nested deeper than 3"):
+        limits = ndr.Limits(max_depth=3)
+        ndr.compile_type(Node).decode(ndr.Decoder(memoryview(endless), LITTLE, final=True, limits=limits), {})
+
+
+def test_what_we_write_we_also_read_at_the_depth_limit() -> None:
+    deepest = 0
+    for length in range(1, 80):
+        value = chain(length)
+        try:
+            data = encoded(Node, value, LITTLE)
+        except ndr.ValueRefused:
+            break
+        assert decoded(Node, data, LITTLE) == value
+        deepest = length
+    assert deepest == 64
+
+
+@given(data=st.binary(max_size=200), order=st.sampled_from(ORDERS), final=st.booleans())
+def test_any_bytes_end_in_a_value_or_in_a_documented_way(data: bytes, order: ndr.ByteOrder, final: bool) -> None:
+    for kind in (Tree, Outer, Shape, Hoisting, Named, Pointers):
+        decoder = ndr.Decoder(memoryview(data), order, final=final)
+        try:
+            ndr.compile_type(kind).decode(decoder, {})
+        except ndr.NdrError as error:
+            assert error.status == 1783
+        except ndr.NeedMoreData as more:
+            assert not final
+            assert more.needed > len(data)

@@ -28,7 +28,7 @@ from apcrt.transport import READ, Stream
 
 __all__ = ["CapturedTrace", "InProcess", "StreamAdapter", "capture_trace", "in_process"]
 
-I = TypeVar("I", bound=Interface)  # noqa: E741 - the interface
+I = TypeVar("I", bound=Interface)
 
 
 class InProcess(Generic[I]):
@@ -90,7 +90,9 @@ class InProcess(Generic[I]):
 
 
 def in_process(interface: type[I], manager: object, *, endpoint: str | None = None, **settings: object) -> InProcess[I]:
-    """Serve `manager` here and be its client: `with in_process(FileRep, Files()) as files: files.read(...)`.
+    """Serve a manager here and be its client.
+
+    Write `with in_process(FileRep, Files()) as files:` and call `files.read(...)`.
 
     Args:
         interface: what the manager serves.
@@ -109,7 +111,10 @@ class CapturedTrace:
         self._events: list[tuple[str, dict[str, object]]] = []
 
     def events(self, pattern: str = "*", **keys: object) -> list[dict[str, object]]:
-        """The events whose name matches (`call.*`) and whose keys have these values, in order; each with its `event`."""
+        """The events whose name matches (`call.*`) and whose keys have these values, in order.
+
+        Each is a dictionary of its keys, and `event` for its name.
+        """
         with self._lock:
             found = list(self._events)
         return [
@@ -118,7 +123,7 @@ class CapturedTrace:
             if fnmatch.fnmatchcase(name, pattern) and all(values.get(key) == value for key, value in keys.items())
         ]
 
-    def tap(self, level: int, event: str, keys: dict[str, object]) -> None:
+    def tap(self, _level: int, event: str, keys: dict[str, object]) -> None:
         """Take one event; called by `apcrt.trace`."""
         with self._lock:
             self._events.append((event, dict(keys)))
@@ -126,7 +131,7 @@ class CapturedTrace:
 
 @contextlib.contextmanager
 def capture_trace(level: int = trace.DEBUG) -> Iterator[CapturedTrace]:
-    """Capture events of at least `level`: `with capture_trace() as seen: ...; seen.events("call.failed")`."""
+    """Capture the events of at least this level, from all threads, while the block lasts."""
     captured = CapturedTrace()
     tap = captured.tap
     trace.add_tap(tap, level)

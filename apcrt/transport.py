@@ -146,7 +146,7 @@ class Stream(abc.ABC):
     def descriptors(self) -> Sequence[int]:
         """Every descriptor that `interest` and `lifeline` may name; what a poller has to forget before `close`."""
 
-    def arm(self, read: bool, write: bool) -> bool:
+    def arm(self, read: bool, write: bool) -> bool:  # noqa: ARG002 - for those who have something to prepare
         """Prepare to be polled; True when the operation would succeed already.
 
         A transport whose descriptors speak for themselves (sockets, OS pipes) has nothing to prepare. One with a ring

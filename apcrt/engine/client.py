@@ -27,8 +27,8 @@ from apcrt.engine.connection import Connection
 from apcrt.engine.exchange import Exchange
 from apcrt.status import RpcError, RpcUnavailable, Status
 from apcrt.wire import (
-    Bound,
     BindRefused,
+    Bound,
     ClientAssociation,
     FaultReceived,
     PresentationContext,
@@ -74,7 +74,7 @@ class _State(enum.Enum):
 
 
 class Group:
-    """The association group that the connections of a binding share; touched on the I/O thread, `id` also read elsewhere."""
+    """The association group that the connections of a binding share; used on the I/O thread."""
 
     def __init__(self) -> None:
         self.id = 0
@@ -253,6 +253,13 @@ class ClientConnection(Connection):
             self.after.append(
                 partial(trace.emit, trace.DEBUG, "connection.closed", connection=self.name, status=error.status)
             )
+
+    def give_up(self, error: RpcError) -> None:
+        """Close because one call has ended in a way that the connection cannot survive; those behind it move on."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.after.extend(partial(self.pool.submit, exchange, shared=True) for exchange in waiting)
+        self.fail(error)
 
     def thread_ended(self) -> None:
         """The home thread is no more: its call cannot be completed (`lowlevel.Homed`)."""

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from apcrt.apc import lowlevel
+from apcrt.apc import current_thread, lowlevel
 from apcrt.engine.buffers import BUFFER_SIZE
 from apcrt.status import RpcError, RpcUnavailable, Status
 
@@ -229,7 +229,7 @@ class Connection(abc.ABC):
 
     # Progress ----------------------------------------------------------------------------------------------------
 
-    def service(self, fd: int, events: int) -> None:
+    def service(self, _fd: int, events: int) -> None:
         """A descriptor may be ready (`lowlevel.Source`)."""
         with self.lock:
             if self.closed is None:
@@ -287,6 +287,8 @@ class Connection(abc.ABC):
             self.transmit(stub.take((), flush=True))
         elif self.send_queue:
             self._send_queued(stream)
+        else:
+            self._all_sent()
         self.receive()
         self.update()
 
@@ -387,7 +389,7 @@ class Connection(abc.ABC):
         """Something has not left: the pushing thread flushes before it waits, and the keeper looks after a while."""
         if not self._dirty:
             self._dirty = True
-            lowlevel.add_dirty(self)
+            current_thread().add_dirty(self)
             self.io.mark_dirty(self, self.wakes)
 
     def shut(self, error: RpcError) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple
 
 import trio
 
@@ -37,7 +37,7 @@ LOOKS_BEFORE_ADOPTION: Final = 8  # a stream that has been stuck this often is i
 class Errand(Generic[T]):
     """A coroutine that runs on the I/O thread for a caller who waits for its result, in either face."""
 
-    def __init__(self, io: IoThread, function: Callable[[Unpack[Ts]], Awaitable[T]], *args: Unpack[Ts]) -> None:
+    def __init__(self, io: IoThread, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> None:
         self._latch = lowlevel.Latch()
         self._result: list[T] = []
         self._error: Exception = RpcUnavailable(Status.RPC_S_CALL_FAILED, "the runtime was closed meanwhile")
@@ -47,7 +47,7 @@ class Errand(Generic[T]):
         try:
             try:
                 self._result.append(await function(*args))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who waits for it
                 self._error = error
         finally:
             wakes: list[ApcThread] = []
@@ -96,8 +96,8 @@ class IoThread:
 
     def spawn(
         self,
-        function: Callable[[Unpack[Ts]], Awaitable[object]],
-        *args: Unpack[Ts],
+        function: Callable[[*Ts], Awaitable[object]],
+        *args: *Ts,
         wakes: list[ApcThread] | None = None,
     ) -> None:
         """Start a coroutine function in the I/O thread's nursery, from any thread.
@@ -159,7 +159,7 @@ class IoThread:
     async def _contain(self, function: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         try:
             await function(*args)
-        except Exception as error:  # one task must not take the others' connections with it
+        except Exception as error:  # noqa: BLE001 - one task must not take the others' connections with it
             trace.emit(trace.WARNING, "runtime.task_failed", task=function.__qualname__, error=repr(error))
 
     async def _keep(self) -> None:

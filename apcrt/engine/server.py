@@ -355,7 +355,11 @@ class DispatchPool:
 
 
 async def serve_listener(
-    listener: Listener, io: IoThread, acceptor: Acceptor, dispatch: DispatchPool, accepted: Callable[[ServerConnection], bool]
+    listener: Listener,
+    io: IoThread,
+    acceptor: Acceptor,
+    dispatch: DispatchPool,
+    accepted: Callable[[ServerConnection], bool],
 ) -> None:
     """Accept connections until cancelled. On the I/O thread.
 
@@ -368,9 +372,7 @@ async def serve_listener(
             stream = await listener.accept()
             connection = ServerConnection(io, acceptor, dispatch, stream, secondary)
             if trace.level <= trace.DEBUG:
-                trace.emit(
-                    trace.DEBUG, "connection.accepted", connection=connection.name, peer=stream.peer.description
-                )
+                trace.emit(trace.DEBUG, "connection.accepted", connection=connection.name, peer=stream.peer.description)
             if accepted(connection):
                 connection.accepted()
             else:
@@ -378,5 +380,3 @@ async def serve_listener(
     finally:
         with trio.CancelScope(shield=True):
             await listener.aclose()
-
-

@@ -248,7 +248,9 @@ class Call(Exchange):
         if stream is None:
             self._refuse("pull", PULL[StreamState.ABSENT])
         if not target.capacity:
-            raise RpcUsageError(Status.RPC_S_INVALID_ARG, "the buffer to pull into has room for no element; give it some")
+            raise RpcUsageError(
+                Status.RPC_S_INVALID_ARG, "the buffer to pull into has room for no element; give it some"
+            )
         connection = self._carrier()
         try:
             with connection.lock:
@@ -271,7 +273,12 @@ class Call(Exchange):
             connection.release()
         if trace.level <= trace.DEBUG:
             trace.emit(
-                trace.DEBUG, "pipe.pulled", call=self.name, pipe=stream.name, elements=outcome[1], status=int(outcome[0])
+                trace.DEBUG,
+                "pipe.pulled",
+                call=self.name,
+                pipe=stream.name,
+                elements=outcome[1],
+                status=int(outcome[0]),
             )
         return outcome
 

@@ -11,6 +11,7 @@ call is complete.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -162,16 +163,22 @@ class ClientCall(Call, ClientExchange):
     def faulted(self, fault: FaultReceived) -> None:
         error = RpcFault(fault.status, f"{self.operation.name} was answered with a fault", fault_code=fault.fault_code)
         connection = self.connection
-        if connection is not None and self.stub is not None and not self.stub.finished:
+        event = self._failure_event()
+        if isinstance(connection, ClientConnection) and self.stub is not None and not self.stub.finished:
             # The rest of the request will never be read with interest: end it, if the connection can be kept at all.
-            rest = connection.wire.abandon(self.stub.call_id) if isinstance(connection, ClientConnection) else b""
-            self._end(self._failure_event(), error)
-            connection.send_between(rest) if rest else connection.fail(error)
+            rest = connection.wire.abandon(self.stub.call_id)
+            if rest:
+                with contextlib.suppress(RpcError):  # the broken link fails the connection by itself
+                    connection.transmit([rest])
+                self._end(event, error)
+            else:
+                self._end(event, error, keep=False)
+                connection.give_up(error)
             return
-        self._end(self._failure_event(), error)
+        self._end(event, error)
 
     def lost(self, error: RpcError) -> None:
-        self._end(self._failure_event(), lost_error(error), lost=True)
+        self._end(self._failure_event(), lost_error(error), keep=False)
 
     def wants_stub(self) -> bool:
         if not self.all_ended(self.outputs):
@@ -304,22 +311,19 @@ class ClientCall(Call, ClientExchange):
         finally:
             connection.release()
 
-    def _abandon(
-        self, connection: ClientConnection | ServerConnection, event: CallEvent, error: RpcError
-    ) -> None:
+    def _abandon(self, connection: ClientConnection | ServerConnection, event: CallEvent, error: RpcError) -> None:
         """Give up a running call: tell the server if it is listening, and close the connection that carries it."""
         if not isinstance(connection, ClientConnection):
             return
         stub = self.stub
-        self._end(event, error)
+        self._end(event, error, keep=stub is None)
         if stub is None:
             return  # nothing was sent: the connection is for the next call
-        if not connection.send_queue:
-            try:
-                connection.transmit([connection.wire.orphan(stub.call_id)])
-            except RpcError:
-                pass  # it is being closed anyway
-        connection.fail(error)
+        farewell = connection.wire.orphan(stub.call_id)
+        if farewell and not connection.send_queue:
+            with contextlib.suppress(RpcError):  # it is being closed anyway
+                connection.transmit([farewell])
+        connection.give_up(error)
 
     def _break_off(self, error: RpcError) -> None:
         connection = self.connection
@@ -335,10 +339,12 @@ class ClientCall(Call, ClientExchange):
 
     def _tell_cancel(self, connection: ClientConnection | ServerConnection) -> None:
         if isinstance(connection, ClientConnection) and self.stub is not None:
-            connection.send_between(connection.wire.cancel(self.stub.call_id))
+            told = connection.wire.cancel(self.stub.call_id)
+            if told:
+                connection.send_between(told)
 
-    def _end(self, event: CallEvent, error: RpcError | None, *, lost: bool = False) -> None:
-        """Reach one of the final states and tell everybody. Under the lock."""
+    def _end(self, event: CallEvent, error: RpcError | None, *, keep: bool = True) -> None:
+        """Reach one of the final states and tell everybody; with `keep` the connection goes on. Under the lock."""
         if not self.advance(event):
             return
         connection = self.connection
@@ -351,7 +357,7 @@ class ClientCall(Call, ClientExchange):
         self._rouse()
         if connection is not None:
             connection.after.append(partial(self._ended, error))
-        if isinstance(connection, ClientConnection) and not lost:
+        if isinstance(connection, ClientConnection) and keep:
             connection.finish(self)
         self.inbox.clear()
         self.connection = None
@@ -394,9 +400,8 @@ def _checked_pipes(operation: OperationSpec, arguments: dict[str, object]) -> di
             )
         if given.live:
             raise RpcUsageError(
-                Status.RPC_X_INVALID_PIPE_OBJECT, f"{operation.name}: {declared.name} was used for another call; make a new one"
+                Status.RPC_X_INVALID_PIPE_OBJECT,
+                f"{operation.name}: {declared.name} was used for another call; make a new one",
             )
         pipes[declared.name] = given
     return pipes
-
-

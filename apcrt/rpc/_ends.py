@@ -97,7 +97,8 @@ def _pieces(declared: PipeParameter, source: Any) -> Iterator[Any]:
             yield _elements(declared, memoryview(whole)[:cut])
         if rest:
             raise RpcUsageError(
-                Status.RPC_S_INVALID_ARG, f"pipe {declared.name}: the file ends with {len(rest)} of an element's {size} bytes"
+                Status.RPC_S_INVALID_ARG,
+                f"pipe {declared.name}: the file ends with {len(rest)} of an element's {size} bytes",
             )
     elif isinstance(source, Sequence) or hasattr(source, "__array_interface__"):
         yield source

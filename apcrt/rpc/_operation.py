@@ -204,9 +204,7 @@ def _pipe_parameter(operation: str, name: str, annotation: object) -> PipeParame
     return PipeParameter(name, cast("type[Pipe[Any]]", origin), element)
 
 
-def _reply(
-    name: str, annotation: object
-) -> tuple[ReplyKind, Callable[..., object] | None, list[tuple[str, object]]]:
+def _reply(name: str, annotation: object) -> tuple[ReplyKind, Callable[..., object] | None, list[tuple[str, object]]]:
     if annotation is type(None) or annotation is None:
         return ReplyKind.NOTHING, None, []
     origin = typing.get_origin(annotation) or annotation

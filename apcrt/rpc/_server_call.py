@@ -102,7 +102,7 @@ class ServerCall(Call, ServerExchange):
 
     # Upcalls of the engine, under the connection's lock
 
-    def arrived(self, order: ndr.ByteOrder) -> None:
+    def arrived(self, _order: ndr.ByteOrder) -> None:
         if self._arguments is not None:
             self.offer_pending()
         elif self.inputs and self.inbox.size >= self._needed:
@@ -191,7 +191,7 @@ class ServerCall(Call, ServerExchange):
             return
         try:
             reply = manager(self.handle, *positional)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a manager raises is its client's
             self._raised(error)
         else:
             self._returned(reply)
@@ -208,7 +208,7 @@ class ServerCall(Call, ServerExchange):
             except trio.Cancelled:
                 self.abort_quietly(Status.RPC_S_CALL_CANCELLED)
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a manager raises is its client's
                 self._raised(error)
             else:
                 self._returned(reply)
@@ -224,7 +224,9 @@ class ServerCall(Call, ServerExchange):
         try:
             self.complete(reply)
         except RpcUsageError as error:
-            if error.status != Status.RPC_S_INVALID_ASYNC_HANDLE:  # else the client has gone, or the manager completed it
+            if (
+                error.status != Status.RPC_S_INVALID_ASYNC_HANDLE
+            ):  # else the client has gone, or the manager completed it
                 self._report(error)
                 self.abort_quietly(error.status)
         except RpcError as error:
@@ -308,7 +310,7 @@ class ServerCall(Call, ServerExchange):
                     self._fault(connection, Status.RPC_X_PIPE_DISCIPLINE_ERROR)
                     raise RpcUsageError(
                         Status.RPC_X_PIPE_DISCIPLINE_ERROR,
-                        f"{self.operation.name} was completed before all its pipes were pulled and pushed to their ends",
+                        f"{self.operation.name} was completed before all its pipes were moved to their ends",
                     )
                 encoder = ndr.Encoder(ndr.ByteOrder.native(), offset=self._out_offset)
                 self.operation.encode_reply(encoder, reply, self._arguments or {})
@@ -327,7 +329,9 @@ class ServerCall(Call, ServerExchange):
     def abort(self, status: int) -> None:
         """End the call with an error for the client."""
         if not status & 0xFFFFFFFF:
-            raise RpcUsageError(Status.RPC_S_INVALID_ARG, "a call is aborted with the status that the client is to get, not 0")
+            raise RpcUsageError(
+                Status.RPC_S_INVALID_ARG, "abort a call with the status that its client is to get, not 0"
+            )
         connection = self._mine()
         try:
             with connection.lock:

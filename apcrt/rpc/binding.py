@@ -19,6 +19,7 @@ from apcrt.wire import NDR20, PresentationContext
 
 if TYPE_CHECKING:
     from apcrt.engine.io_thread import IoThread
+    from apcrt.rpc._census import Census
     from apcrt.rpc._client_call import ClientCall
     from apcrt.transport import Transport
     from apcrt.wire import SyntaxId
@@ -33,6 +34,7 @@ class Binding:
         io: the runtime's I/O thread.
         transport: what reaches the server.
         string: the string binding.
+        census: the runtime's count of calls.
         send_window: bytes of pushed and unsent data that a call may have; None for no limit.
         call_timeout: seconds of silence after which the blocking face gives up with 1818; None for never.
         noncausal: let calls of one thread overtake each other (RPC_C_OPT_BINDING_NONCAUSAL).
@@ -43,6 +45,7 @@ class Binding:
         io: IoThread,
         transport: Transport,
         string: StringBinding,
+        census: Census,
         *,
         send_window: int | None,
         call_timeout: float | None,
@@ -55,9 +58,8 @@ class Binding:
         self.noncausal = noncausal
         self.object_uuid = string.object_uuid
         self._transport = transport
-        self._address = Address(
-            string.protocol_sequence, string.network_address, string.endpoint, string.options
-        )
+        self._address = Address(string.protocol_sequence, string.network_address, string.endpoint, string.options)
+        self._census = census
         self._group = Group()
         self._lock = threading.Lock()
         self._pools: dict[SyntaxId, ConnectionPool] = {}
@@ -84,10 +86,13 @@ class Binding:
     def started(self, call: ClientCall) -> None:
         """A call has begun."""
         self._running.add(call)
+        self._census.enter()
 
     def ended(self, call: ClientCall) -> None:
         """A call is over."""
-        self._running.discard(call)
+        if call in self._running:
+            self._running.discard(call)
+            self._census.leave()
 
     @property
     def running(self) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from apcrt.status import RpcUsageError, Status
 
 if TYPE_CHECKING:
-    from apcrt import apc
     from apcrt.rpc import notify
     from apcrt.rpc._client_call import ClientCall
     from apcrt.rpc._server_call import ServerCall

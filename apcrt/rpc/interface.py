@@ -64,9 +64,10 @@ class Operation(Generic[P, R]):
     ) -> Callable[Concatenate[M, ServerHandle[R], P], R | Pending | Awaitable[R]]:
         """Mark a routine of a manager object as the one that serves this operation.
 
-        The routine gets the `ServerHandle` and the arguments, pipes included. A plain one runs on a dispatch thread and
-        may block; an `async def` one runs in the trio run that serves. It returns the reply, or `apcrt.PENDING` to hand
-        the call off. What it raises ends the call: a StatusError with its status, anything else as an unspecified fault.
+        The routine gets the `ServerHandle` and the arguments, pipes included. A plain one runs on a dispatch thread
+        and may block; an `async def` one runs in the trio run that serves. It returns the reply, or `apcrt.PENDING` to
+        hand the call off. What it raises ends the call: a StatusError with its status, anything else as an unspecified
+        fault.
         """
         marked: list[Operation[Any, Any]] = getattr(routine, MANAGES, [])
         setattr(routine, MANAGES, [*marked, self])
@@ -212,7 +213,9 @@ class Interface:
             found = cast("Operation[Any, Any]", declared)
             opnum = following if found.opnum is None else found.opnum
             if not 0 <= opnum <= 0xFFFF or opnum in cls.operations:
-                raise DeclarationError(f"{cls.__name__}.{found.name}: operation number {opnum} is taken or out of range")
+                raise DeclarationError(
+                    f"{cls.__name__}.{found.name}: operation number {opnum} is taken or out of range"
+                )
             found.spec = compile_operation(
                 found.function, opnum, namespace, interface=cls.syntax, idempotent=found.idempotent
             )

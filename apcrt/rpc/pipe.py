@@ -10,8 +10,8 @@ move. The verb tells the face: push and pull never wait, write and read_into blo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from apcrt import ndr
 from apcrt.status import RpcUsageError, SendWindowFull, Status
@@ -24,9 +24,9 @@ __all__ = ["InOutPipe", "InPipe", "OutPipe", "Pipe", "Sink", "Source"]
 T = TypeVar("T")
 
 #: What a pipe's input may come from: a file to read, a buffer, or an iterable of chunks.
-Source = BinaryIO | ndr.Buffer | Sequence[Any]
+Source: TypeAlias = "BinaryIO | ndr.Buffer | Iterable[Any]"
 #: What a pipe's output may go to: a file to write, a bytearray or list to extend, or a function of each chunk.
-Sink = BinaryIO | bytearray | MutableSequence[Any] | Callable[[Any], object]
+Sink: TypeAlias = "BinaryIO | bytearray | MutableSequence[Any] | Callable[[Any], object]"
 
 CHUNK_BYTES: Final = 256 * 1024  # of a chunk from iteration, at the most
 WRITE_BYTES: Final = 256 * 1024  # pushed at a time by write and send

@@ -12,9 +12,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -22,6 +21,7 @@ from apcrt import trace
 from apcrt.apc import lowlevel
 from apcrt.config import Config, load
 from apcrt.engine.io_thread import IoThread
+from apcrt.rpc._census import Census
 from apcrt.rpc.binding import Binding
 from apcrt.rpc.server import Server
 from apcrt.rpc.string_binding import StringBinding
@@ -49,20 +49,21 @@ class Runtime:
     def __init__(self, config: str | os.PathLike[str] | Config | None = None, **overrides: object) -> None:
         self.config = config if isinstance(config, Config) else load(config, **overrides)
         self.name = f"r{next(_serial)}"
-        self._registry = Registry(
-            self.config.transports.options, self.config.transports.chosen
-        )
+        self._registry = Registry(self.config.transports.options, self.config.transports.chosen)
         self._io: IoThread | None = None
         self._lock = threading.Lock()
+        self._census = Census()
         self._bindings: dict[tuple[object, ...], Binding] = {}
         self._servers: list[Server] = []
         self._closed = False
 
     # Life
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Self:
         if lowlevel.in_trio_run():
-            raise RpcUsageError(Status.RPC_S_CANNOT_SUPPORT, "on a thread that runs trio: async with apcrt.Runtime(...)")
+            raise RpcUsageError(
+                Status.RPC_S_CANNOT_SUPPORT, "on a thread that runs trio: async with apcrt.Runtime(...)"
+            )
         self._start()
         return self
 
@@ -71,7 +72,7 @@ class Runtime:
     ) -> None:
         self.close(drain=error is None)
 
-    async def __aenter__(self) -> Runtime:
+    async def __aenter__(self) -> Self:
         lowlevel.ensure_pump()
         self._start()
         return self
@@ -105,8 +106,8 @@ class Runtime:
         name_or_string: str,
         /,
         *,
-        send_window: int | None | str = "configured",
-        call_timeout: float | None | str = "configured",
+        send_window: int | str | None = "configured",
+        call_timeout: float | str | None = "configured",
         noncausal: bool | None = None,
     ) -> Binding:
         """A binding by the name that the configuration gives it, or by its string. Connects nothing.
@@ -126,7 +127,8 @@ class Runtime:
         transport = self._registry.find(string.protocol_sequence)
         if not string.endpoint:
             raise RpcUsageError(
-                Status.RPC_S_NO_ENDPOINT_FOUND, f"{string} names no endpoint; write {string.protocol_sequence}:host[endpoint]"
+                Status.RPC_S_NO_ENDPOINT_FOUND,
+                f"{string} names no endpoint; write {string.protocol_sequence}:host[endpoint]",
             )
         window = configured.send_window if isinstance(send_window, str) else send_window
         silence = configured.call_timeout if isinstance(call_timeout, str) else call_timeout
@@ -137,7 +139,7 @@ class Runtime:
             binding = self._bindings.get(key)
             if binding is None:
                 binding = self._bindings[key] = Binding(
-                    io, transport, string, send_window=window, call_timeout=silence, noncausal=order
+                    io, transport, string, self._census, send_window=window, call_timeout=silence, noncausal=order
                 )
             return binding
 
@@ -152,6 +154,7 @@ class Runtime:
         server = Server(
             self.io,
             self._registry,
+            self._census,
             name=f"{self.name}-server",
             max_calls=settings.max_calls if max_calls is None else max_calls,
             max_request=settings.max_request,
@@ -169,7 +172,9 @@ class Runtime:
             RpcUsageError: 1702, the runtime is not open.
         """
         if self._io is None or self._closed:
-            raise RpcUsageError(Status.RPC_S_INVALID_BINDING, "the runtime is not open: with apcrt.Runtime() as runtime: ...")
+            raise RpcUsageError(
+                Status.RPC_S_INVALID_BINDING, "the runtime is not open: with apcrt.Runtime() as runtime: ..."
+            )
         return self._io
 
     # Inside
@@ -181,22 +186,14 @@ class Runtime:
         if trace.level <= trace.INFO:
             trace.emit(trace.INFO, "runtime.started", runtime=self.name)
 
-    def _running(self) -> int:
-        return sum(binding.running for binding in list(self._bindings.values())) + sum(
-            server.running for server in list(self._servers)
-        )
-
     def _drain(self) -> None:
         self._stop_servers()
-        deadline = time.monotonic() + self.config.runtime.drain_limit
-        while self._running() and time.monotonic() < deadline:
-            lowlevel.Latch().wait(min(0.02, max(0.0, deadline - time.monotonic())))
+        self._census.wait(self.config.runtime.drain_limit)
 
     async def _drain_async(self) -> None:
         await trio.to_thread.run_sync(self._stop_servers)
         with trio.move_on_after(self.config.runtime.drain_limit):
-            while self._running():
-                await trio.sleep(0.02)
+            await self._census.wait_async()
 
     def _stop_servers(self) -> None:
         for server in list(self._servers):
@@ -216,7 +213,7 @@ class Runtime:
         for step in steps:
             try:
                 step()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the other steps have to be taken all the same; raised below
                 failure = failure or error
         if trace.level <= trace.INFO:
             trace.emit(trace.INFO, "runtime.closed", runtime=self.name)
@@ -225,4 +222,4 @@ class Runtime:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._io is not None else "not open yet"
-        return f"<Runtime {self.name} {state}, {self._running()} calls under way>"
+        return f"<Runtime {self.name} {state}, {self._census.count} calls under way>"

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 import trio
@@ -34,6 +34,7 @@ from apcrt.wire import AssociationGroups, RequestStarted, SyntaxId
 
 if TYPE_CHECKING:
     from apcrt.engine.io_thread import IoThread
+    from apcrt.rpc._census import Census
     from apcrt.rpc._operation import OperationSpec
 
 __all__ = ["Server"]
@@ -114,6 +115,7 @@ class Server:
         self,
         io: IoThread,
         registry: Registry,
+        census: Census,
         *,
         name: str,
         max_calls: int,
@@ -131,6 +133,7 @@ class Server:
         self.send_window: int | None = SEND_WINDOW
         self._io = io
         self._registry = registry
+        self._census = census
         self._name = name
         self._max_calls = max_calls
         self._dispatch_threads = dispatch_threads
@@ -208,9 +211,7 @@ class Server:
             self._stopping = True
             raise
 
-    async def serve(
-        self, *endpoints: str, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, *endpoints: str, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled, running `async` managers in this trio run.
 
         `bindings = await nursery.start(server.serve, "ncacn_ip_tcp:[0]")` returns the bound string bindings.
@@ -285,7 +286,7 @@ class Server:
         if self._host_thread is not None:
             self._host_thread.join()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -319,6 +320,7 @@ class Server:
             if self._stopping or len(self._calls) >= self._max_calls:
                 return FaultStatus.NCA_S_SERVER_TOO_BUSY
             self._calls.add(call)
+        self._census.enter()
         return call
 
     def connection_closed(self, connection: ServerConnection) -> None:
@@ -331,6 +333,7 @@ class Server:
         with self._lock:
             self._calls.discard(call)
             tell = self._stopping and not self._calls
+        self._census.leave()
         if tell:
             self._tell_waiters()
 
@@ -351,9 +354,7 @@ class Server:
         for endpoint in endpoints:
             string = StringBinding.parse(endpoint)
             self._registry.find(string.protocol_sequence)
-            addresses.append(
-                Address(string.protocol_sequence, string.network_address, string.endpoint, string.options)
-            )
+            addresses.append(Address(string.protocol_sequence, string.network_address, string.endpoint, string.options))
         with self._lock:
             if self._closed or self._stopping:
                 raise RpcUsageError(Status.RPC_S_NOT_LISTENING, "the server has been stopped; make another one")
@@ -457,12 +458,11 @@ def _routines(interface: type[Interface], manager: object) -> dict[int, Callable
         first = missing[0]
         raise RpcUsageError(
             Status.RPC_S_INVALID_ARG,
-            f"{type(manager).__name__} does not serve {', '.join(missing)} of {interface.__name__}; mark a routine with "
-            f"@{interface.__name__}.{first}.manager",
+            f"{type(manager).__name__} does not serve {', '.join(missing)} of {interface.__name__}; mark a routine "
+            f"with @{interface.__name__}.{first}.manager",
         )
     return routines
 
 
 def _has_async(served: _Served) -> bool:
     return any(inspect.iscoroutinefunction(routine) for routine in served.routines.values())
-

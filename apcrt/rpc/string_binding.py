@@ -128,9 +128,7 @@ def _bracketed(tokens: list[_Token], text: str) -> tuple[str, tuple[tuple[str, s
     for index, part in enumerate(_split(tokens)):
         if ("=", True) not in part:
             if index:
-                raise RpcUsageError(
-                    Status.RPC_S_INVALID_NETWORK_OPTIONS, f"{text!r}: an option is written name=value"
-                )
+                raise RpcUsageError(Status.RPC_S_INVALID_NETWORK_OPTIONS, f"{text!r}: an option is written name=value")
             endpoint = _plain(part, text, allowed=":")
             continue
         equals = part.index(("=", True))

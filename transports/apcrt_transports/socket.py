@@ -54,8 +54,8 @@ class SocketStream(Stream):
         "_received",
         "_receives",
         "_recvmsg_into",
-        "_sends",
         "_sendmsg",
+        "_sends",
         "_sent",
         "_shut",
         "_socket",
@@ -208,7 +208,8 @@ class SocketTransport(Transport):
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             raise RpcUsageError(
-                Status.RPC_S_INVALID_ARG, f"socket transport: unknown option {unknown[0]!r}; known: {', '.join(_OPTIONS)}"
+                Status.RPC_S_INVALID_ARG,
+                f"socket transport: unknown option {unknown[0]!r}; known: {', '.join(_OPTIONS)}",
             )
         self._backlog = _number(options, "backlog", 128)
         self._connect_timeout = _number(options, "connect_timeout", 30)
@@ -310,7 +311,7 @@ class SocketTransport(Transport):
         finally:
             os.umask(before)
         if len(self._users) > 1:
-            os.chmod(path, 0o666)  # others connect, and `admit` looks at who they are
+            os.chmod(path, 0o666)  # noqa: S103 - others connect, and `admit` looks at who they are
         return SocketListener(self, trio.socket.from_stdlib_socket(sock), address, path)
 
     def _tune(self, sock: socket.socket) -> None:
@@ -344,7 +345,8 @@ def _port(address: Address) -> int:
 def _path(address: Address) -> str:
     if address.network_address:
         raise RpcUsageError(
-            Status.RPC_S_INVALID_NET_ADDR, f"{address}: a Unix socket has no network address; write ncacn_unix_stream:[/path]"
+            Status.RPC_S_INVALID_NET_ADDR,
+            f"{address}: a Unix socket has no network address; write ncacn_unix_stream:[/path]",
         )
     path = address.endpoint
     if not path.startswith("/") or len(os.fsencode(path)) > 107:

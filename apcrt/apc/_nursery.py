@@ -207,7 +207,7 @@ class ApcThreads:
     def release(self, child: StructuredThread) -> bool:
         """Whether `child` was suspended; now it is not. For `StructuredThread.resume`."""
         with self._lock:
-            if child.discarded or child.ended:
+            if child.discarded:
                 raise ApcError(Status.ERROR_GEN_FAILURE, f"thread {child.name!r} has ended without running")
             was, child.suspended = child.suspended, False
         return was
@@ -283,13 +283,20 @@ class ApcThreads:
             with trio.CancelScope() as self._scope:
                 self._token = trio.lowlevel.current_trio_token()
                 self._begin(None)
+                body: BaseException | None = None
                 try:
                     yield
-                except BaseException:
+                except BaseException as caught:  # noqa: BLE001 - raised below, when the threads have ended
+                    body = caught
                     self.cancel()
-                    raise
-                finally:
+                try:
                     await self._join_async(thread)
+                except trio.Cancelled:
+                    # The scope's own after an error of the body, which must not be lost over it.
+                    if body is None:
+                        raise
+                if body is not None:
+                    raise body
         except BaseException as caught:  # noqa: BLE001 - raised by _finish
             error = caught
         self._finish(error)

@@ -50,12 +50,13 @@ class Port:
         woken: called on the owner's thread, after the sources, when a poll has seen the wake-up of another thread.
     """
 
-    __slots__ = ("_armed", "_closed", "_lock", "_poller", "_woken")
+    __slots__ = ("_armed", "_closed", "_lock", "_poller", "_told", "_woken")
 
     def __init__(self, woken: Callable[[], None]) -> None:
         # Re-entrant because a signal handler may wake or arm in the middle of either.
         self._lock = threading.RLock()
         self._armed: dict[int, tuple[int, Source]] = {}
+        self._told: set[int] = set()  # reported and not armed again, as far as `owes` needs to know
         self._poller = _Poller()
         self._woken = woken
         self._closed = False
@@ -84,6 +85,7 @@ class Port:
             if self._closed:
                 return
             known = fd in self._armed
+            self._told.discard(fd)
             self._armed[fd] = (interest, source)
             try:
                 self._poller.arm(fd, interest, known)
@@ -94,6 +96,7 @@ class Port:
     def disarm(self, fd: int) -> None:
         """Forget `fd`; to be called before it is closed. Any thread. Unknown descriptors are ignored."""
         with self._lock:
+            self._told.discard(fd)
             if self._armed.pop(fd, None) is not None and not self._closed:
                 self._poller.disarm(fd)
 
@@ -116,6 +119,7 @@ class Port:
         """
         served = 0
         woken = False
+        failure: Exception | None = None
         try:
             for fd, events in self._poller.poll(timeout if timeout is None or timeout < _LONGEST else _LONGEST):
                 if fd < 0:
@@ -125,7 +129,11 @@ class Port:
                 if source is None or not interest:
                     continue
                 served += 1
-                source.service(fd, events | interest if events & HANGUP else events)
+                self._told.add(fd)
+                try:
+                    source.service(fd, events | interest if events & HANGUP else events)
+                except Exception as error:  # noqa: BLE001 - the others of this round first
+                    failure = error
         except BaseException:
             # The events of this round, which the kernel will not report again, may be lost with the exception.
             with self._lock:
@@ -135,15 +143,18 @@ class Port:
             raise
         if woken:
             self._woken()
+        if failure is not None:
+            raise failure
         return served
 
     def owes(self) -> bool:
-        """Whether events wait to be serviced, without consuming them. Any thread."""
+        """Whether events wait to be serviced, without consuming them. Any thread. A wake is not an event."""
         with self._lock:
-            if self._closed:
-                return False
             look = select.poll()
-            look.register(self.fileno(), select.POLLIN)
+            for fd, (interest, _) in self._armed.items():
+                if interest and fd not in self._told:
+                    reading = select.POLLIN if interest & READ else 0
+                    look.register(fd, reading | (select.POLLOUT if interest & WRITE else 0))
             return bool(look.poll(0))
 
     def close(self) -> None:

@@ -77,14 +77,14 @@ def check_overdue(now: float, limit: float = 10.0) -> None:
     for thread in D.run(enrolled):
         try:
             since = thread.queue[0].queued_at
+            thread.owing_since = None
         except IndexError:
             port = thread.open_port
             if port is None or thread.drives or not port.owes():
                 thread.owing_since = None
                 thread.warned = False
                 continue
-            since = now if thread.owing_since is None else thread.owing_since
-        thread.owing_since = since
+            since = thread.owing_since = now if thread.owing_since is None else thread.owing_since
         if now - since < limit:
             thread.warned = False
         elif not thread.warned:

@@ -173,7 +173,7 @@ def run(face: Face, script: Callable[[], Coroutine[object, None, object]]) -> ob
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Give others the processor until a condition holds. For states that end in a blocked wait, which cannot tell us."""
+    """Give others the processor until a condition holds. For states like a blocked wait, which cannot tell us."""
     while not condition():
         os.sched_yield()
 

@@ -2,8 +2,8 @@
 
 Everything in apcrt that fails does so with a published number: a reader who knows Windows finds the name they know, and
 a peer on the wire gets the number it expects. Here live the numbers (`Status`, `FaultStatus`; defined in `_codes`), the
-two-way mapping between Win32 codes and the codes of a fault PDU, the exception tree, and `WaitResult`. Nothing here does
-input or output, and this module imports no other room, so that every room may import it.
+two-way mapping between Win32 codes and the codes of a fault PDU, the exception tree, and `WaitResult`. Nothing here
+does input or output, and this module imports no other room, so that every room may import it.
 
 The tree tells apart who can help:
 
@@ -178,7 +178,8 @@ _NEVER_IN_A_FAULT = frozenset(
 def win32_from_fault(code: int) -> int:
     """The Win32 status that a client reports for the 32-bit `status` field of a fault PDU.
 
-    Codes without an entry in the table are Win32 codes already, the application's own included, and are returned as they are.
+    Codes without an entry in the table are Win32 codes already, the application's own included, and are returned as
+    they are.
     """
     return _WIN32_FROM_FAULT.get(code, code)
 
@@ -186,8 +187,8 @@ def win32_from_fault(code: int) -> int:
 def fault_from_win32(status: int) -> int:
     """The 32-bit number to put into a fault PDU for `status`.
 
-    `win32_from_fault` gives the same status back, except for the numbers that a fault must not carry (0 and the ones that
-    client runtimes keep for hardware exceptions): those leave as nca_s_unspec_reject. Only the low 32 bits count.
+    `win32_from_fault` gives the same status back, except for the numbers that a fault must not carry (0 and the ones
+    that client runtimes keep for hardware exceptions): those leave as nca_s_unspec_reject. Only the low 32 bits count.
     """
     status &= 0xFFFFFFFF
     if status in _NEVER_IN_A_FAULT:
@@ -198,8 +199,8 @@ def fault_from_win32(status: int) -> int:
 class StatusError(Exception):
     """Base of everything that apcrt raises on purpose: a status number and a sentence.
 
-    `status` is a `Status` where the number has a published name, else the plain number. What caused the error, an OSError
-    for instance, is its `__cause__`.
+    `status` is a `Status` where the number has a published name, else the plain number. What caused the error, an
+    OSError for instance, is its `__cause__`.
     """
 
     status: int
@@ -237,7 +238,7 @@ class RpcError(StatusError):
 
 
 class RpcUsageError(RpcError):
-    """Our own program broke a rule of the API or of the pipe's protocol (87, 1700-1707, 1764, 1830-1832, 1914-1918, ...)."""
+    """Our own program broke a rule of the API or of a pipe (87, 1700-1707, 1764, 1830-1832, 1914-1918, ...)."""
 
 
 class RpcPending(RpcUsageError):
@@ -255,7 +256,7 @@ class SendWindowFull(RpcUsageError):
 
 
 class RpcUnavailable(RpcError):
-    """The link or the peer process failed us (1722 never connected, 1723 too busy, 1726 may have run, 1727 has not, 1728 ...)."""
+    """The link or the peer process failed us (1722 never connected, 1723 busy, 1726 may have run, 1727 not, ...)."""
 
 
 class RpcCancelled(RpcError):
@@ -337,8 +338,8 @@ def rpc_error(status: int, detail: str = "") -> RpcError:
 class WaitResult(int):
     """How a wait ended: the number that Win32 would have returned, readable in a log.
 
-    Compare with `==` (`result == WAIT_TIMEOUT`); a result is an `int`. For a wait on several objects, `index` says which
-    one ended it.
+    Compare with `==` (`result == WAIT_TIMEOUT`); a result is an `int`. For a wait on several objects, `index` says
+    which one ended it.
     """
 
     __slots__ = ()

@@ -21,7 +21,8 @@ from apcrt import trace
 # ----------------------------------------------------------------------------------------------------------- hypothesis
 
 # No deadlines anywhere: they measure the machine, and the ceiling per test catches what truly hangs. In continuous
-# integration the examples are the same every time, so that a red run can be repeated; at a desk they vary and find more.
+# integration the examples are the same every time, so that a red run can be repeated; at a desk they vary and find
+# more.
 hypothesis.settings.register_profile("desk", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
@@ -67,7 +68,7 @@ def _left_over(before: set[threading.Thread]) -> list[threading.Thread]:
         and thread.is_alive()
         # trio keeps idle worker threads for reuse; they are daemons and not ours.
         and (not thread.daemon or thread.name.startswith("apcrt-"))
-        and not isinstance(thread, threading._DummyThread)  # type: ignore[attr-defined]
+        and not isinstance(thread, threading._DummyThread)
     ]
 
 
@@ -98,7 +99,7 @@ def no_leaked_descriptors() -> Iterator[Callable[[], dict[int, str]]]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--features-report=FILE`: where to write which feature rows were proven; `python -m tests.features FILE` reads it."""
+    """Where to write which feature rows were proven; `python -m tests.features FILE` reads it."""
     parser.addoption("--features-report", metavar="FILE", help="write which feature rows have passing tests, as JSON")
 
 

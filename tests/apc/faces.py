@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
@@ -131,16 +131,16 @@ class TrioFace:
 FACES: tuple[Face, ...] = (PlainFace(), TrioFace())
 
 
-class Runner(threading.Thread):
+class Runner(threading.Thread, Generic[T]):
     """A thread that runs a script on one face. `result()` joins it, and raises what it raised."""
 
-    def __init__(self, face: Face, script: Callable[[], Coroutine[object, None, object]], name: str = "script") -> None:
+    def __init__(self, face: Face, script: Callable[[], Coroutine[object, None, T]], name: str = "script") -> None:
         super().__init__(name=name)
         self._face = face
         self._script = script
         self._known = threading.Event()
         self._apc_thread: apc.ApcThread | None = None
-        self._value: object = None
+        self._values: list[T] = []
         self._error: BaseException | None = None
         self.start()
 
@@ -148,7 +148,7 @@ class Runner(threading.Thread):
         self._apc_thread = apc.current_thread()
         self._known.set()
         try:
-            self._value = self._face.run(self._script)
+            self._values.append(self._face.run(self._script))
         except BaseException as error:  # noqa: BLE001 - raised by result()
             self._error = error
 
@@ -159,15 +159,15 @@ class Runner(threading.Thread):
         assert self._apc_thread is not None
         return self._apc_thread
 
-    def result(self) -> object:
+    def result(self) -> T:
         """Wait for its end."""
         self.join()
         if self._error is not None:
             raise self._error
-        return self._value
+        return self._values[0]
 
 
-def run(face: Face, script: Callable[[], Coroutine[object, None, object]]) -> object:
+def run(face: Face, script: Callable[[], Coroutine[object, None, T]]) -> T:
     """Run a script on a thread of its own and return what it returns."""
     return Runner(face, script).result()
 

@@ -15,14 +15,14 @@ from tests.apc.faces import Face, PlainFace, Runner, complete, run, until_blocke
 
 @pytest.mark.feature("APC-01")
 def test_an_apc_runs_on_the_thread_it_was_queued_to(face: Face) -> None:
-    async def script() -> object:
+    async def script() -> tuple[apc.WaitResult, int]:
         result = await face.sleep_ex(None, alertable=True)
         return result, threading.get_ident()
 
     idents: list[int] = []
     runner = Runner(face, script)
     runner.thread.queue_user_apc(lambda: idents.append(threading.get_ident()))
-    result, ident = runner.result()  # type: ignore[misc]
+    result, ident = runner.result()
     assert result == WAIT_IO_COMPLETION
     assert idents == [ident]
     assert ident != threading.get_ident()
@@ -197,18 +197,21 @@ def test_a_blocked_wait_that_an_apc_ends_takes_nothing(face: Face, wait_all: boo
 def test_a_satisfied_wait_stays_satisfied_and_the_apc_stays_queued(face: Face) -> None:
     event = apc.Event()
     got: list[int] = []
+    posted = threading.Event()
 
     async def script() -> None:
         assert await face.wait(event, None, alertable=True) == WAIT_OBJECT_0
+        posted.wait()
         assert got == []
         assert await face.sleep_ex(0, alertable=True) == WAIT_IO_COMPLETION
         assert got == [1]
 
     runner = Runner(face, script)
     until_blocked(runner.thread)
-    # Whether the thread runs between these two or not, the result is the same.
+    # Whether the thread wakes between these two or not, the result is the same.
     event.set()
     runner.thread.queue_user_apc(got.append, 1)
+    posted.set()
     runner.result()
 
 

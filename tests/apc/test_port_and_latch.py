@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 
 import pytest
 import trio
@@ -196,14 +197,14 @@ def test_any_thread_arms_while_the_home_sleeps(face: Face, pair: Pair) -> None:
 
     source = Recorder(receive)
 
-    async def script() -> object:
+    async def script() -> tuple[apc.WaitResult, int]:
         return await face.sleep_ex(None, alertable=True), threading.get_ident()
 
-    runner = Runner(face, script)
+    runner: Runner[tuple[apc.WaitResult, int]] = Runner(face, script)
     until_blocked(runner.thread)
     runner.thread.port.arm(left.fileno(), READ, source)
     right.send(b"hello")
-    result, ident = runner.result()  # type: ignore[misc]
+    result, ident = runner.result()
     assert result == WAIT_IO_COMPLETION
     assert got == [b"hello"]
     assert source.threads == {ident}
@@ -292,10 +293,13 @@ def test_a_latch_is_set_from_another_thread(face: Face) -> None:
             await wait(latch)
             await wait(latch)  # set already
 
+    def reached(number: int) -> bool:
+        return at == number
+
     runner = Runner(face, script)
     for number, latch in enumerate(latches):
         if number % 2:
-            until(lambda number=number: at == number)
+            until(partial(reached, number))
         wakes: list[apc.ApcThread] = []
         latch.set(wakes)
         latch.set(wakes)
@@ -406,9 +410,13 @@ def test_every_wait_flushes_first(face: Face) -> None:
         event = apc.Event(initial=True)
         latch = Latch()
         latch.set([])
-        for number, call in enumerate(
-            (lambda: face.sleep_ex(0), lambda: face.wait(event, None), face.test_alert, lambda: wait(latch)), start=1
-        ):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: face.sleep_ex(0),
+            lambda: face.wait(event, None),
+            face.test_alert,
+            lambda: wait(latch),
+        ]
+        for number, call in enumerate(calls, start=1):
             thread.add_dirty(dirty)
             thread.add_dirty(dirty)
             await call()

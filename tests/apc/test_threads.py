@@ -106,18 +106,28 @@ class TestStructured:
         def fail() -> None:
             raise LookupError
 
-        with pytest.raises(ExceptionGroup) as caught, apc.open_apc_threads() as threads:
-            workers = [threads.start(server) for _ in range(3)]
-            threads.start(fail)
-            serve()
+        workers: list[apc.ApcThread] = []
+
+        def block() -> None:
+            with apc.open_apc_threads() as threads:
+                workers.extend(threads.start(server) for _ in range(3))
+                threads.start(fail)
+                serve()
+
+        with pytest.raises(ExceptionGroup) as caught:
+            block()
         assert [type(error) for error in caught.value.exceptions] == [LookupError]
         assert all(worker.ended for worker in workers)
         assert apc.sleep_ex(0) == 0  # the body's thread is its own again
 
     def test_an_error_of_the_body_cancels_the_threads_and_leaves_unwrapped(self, server: Callable[[], object]) -> None:
-        with pytest.raises(LookupError), apc.open_apc_threads() as threads:
-            until_blocked(threads.start(server))
-            raise LookupError
+        def block() -> None:
+            with apc.open_apc_threads() as threads:
+                until_blocked(threads.start(server))
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            block()
 
     def test_errors_of_thread_and_body_come_together(self) -> None:
         def stubborn() -> None:
@@ -126,9 +136,13 @@ class TestStructured:
             finally:
                 raise KeyError
 
-        with pytest.raises(ExceptionGroup) as caught, apc.open_apc_threads() as threads:
-            until_blocked(threads.start(stubborn))
-            raise LookupError
+        def block() -> None:
+            with apc.open_apc_threads() as threads:
+                until_blocked(threads.start(stubborn))
+                raise LookupError
+
+        with pytest.raises(ExceptionGroup) as caught:
+            block()
         assert [type(error) for error in caught.value.exceptions] == [LookupError, KeyError]
 
     def test_cancel_ends_the_block_quietly(self, server: Callable[[], object]) -> None:
@@ -261,9 +275,10 @@ class TestStructured:
             raise RuntimeError("can't start new thread")
 
         with apc.open_apc_threads() as threads:
-            with monkeypatch.context() as patch, pytest.raises(ApcError) as caught:
+            with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", refuse)
-                threads.start(serve)
+                with pytest.raises(ApcError) as caught:
+                    threads.start(serve)
             assert caught.value.status == 164
 
     def test_the_faces_of_the_block(self) -> None:
@@ -295,18 +310,24 @@ class TestStructuredInTrio:
         def fail() -> None:
             raise LookupError
 
-        with pytest.raises(ExceptionGroup) as caught:
+        async def block() -> None:
             async with apc.open_apc_threads() as threads:
                 threads.start(server)
                 threads.start(fail)
                 await trio.sleep_forever()
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await block()
         assert [type(error) for error in caught.value.exceptions] == [LookupError]
 
     async def test_an_error_of_the_body_cancels_the_threads(self, server: Callable[[], object]) -> None:
-        with pytest.raises(LookupError):
+        async def block() -> None:
             async with apc.open_apc_threads() as threads:
                 threads.start(server)
                 raise LookupError
+
+        with pytest.raises(LookupError):
+            await block()
 
     async def test_a_cancel_scope_around_the_block_cancels_the_threads(self, server: Callable[[], object]) -> None:
         with trio.CancelScope() as scope:
@@ -448,7 +469,7 @@ class TestWakeup:
         def loop() -> None:
             thread = apc.current_thread()
             thread.set_wakeup(lambda: calls.append(threading.get_ident()))
-            assert thread.has_wakeup
+            had_wakeup.append(thread.has_wakeup)
             threads.append(thread)
             runner_ready.set()
             stop.wait()
@@ -457,11 +478,12 @@ class TestWakeup:
             thread.queue_user_apc(got.append, 4)
             assert len(calls) == 2
             thread.set_wakeup(None)
-            assert not thread.has_wakeup
+            had_wakeup.append(thread.has_wakeup)
             thread.set_wakeup(lambda: calls.append(0))  # not empty: at once
             assert calls[-1] == 0
 
         threads: list[apc.ApcThread] = []
+        had_wakeup: list[bool] = []
         worker = threading.Thread(target=loop)
         worker.start()
         runner_ready.wait()
@@ -471,6 +493,7 @@ class TestWakeup:
         stop.set()
         worker.join()
         assert len(calls) == 3
+        assert had_wakeup == [True, False]
 
     def test_what_an_exception_left_queued_pokes_again(self) -> None:
         calls: list[int] = []

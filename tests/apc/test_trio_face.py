@@ -356,7 +356,7 @@ def test_one_run_after_another_on_one_thread() -> None:
     async def once() -> None:
         thread = apc.current_thread()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, thread.queue_user_apc, bool)
+            nursery.start_soon(trio.to_thread.run_sync, lambda: thread.queue_user_apc(bool))
             assert await aio.sleep_ex(None, alertable=True) == WAIT_IO_COMPLETION
 
     for _ in range(3):

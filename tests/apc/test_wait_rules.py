@@ -101,7 +101,7 @@ def test_an_auto_reset_event_serves_one_waiter_first_come_first_served(face: Fac
     served: list[int] = []
     done = threading.Semaphore(0)
 
-    def waiter(number: int) -> Runner:
+    def waiter(number: int) -> Runner[None]:
         async def script() -> None:
             assert await face.wait(event, None) == WAIT_OBJECT_0
             served.append(number)

@@ -56,9 +56,10 @@ def source_octets(view: memoryview, layout: Layout, order: ByteOrder) -> memoryv
     Raises:
         ValueRefused: (87) its items are not elements of this layout.
     """
-    foreign = _match(view, layout, order)
     if not view.nbytes:
+        # Nothing is nothing of any kind: push(b"") ends every pipe.
         return b""
+    foreign = _match(view, layout, order)
     if foreign:
         return byteswapped(view.tobytes(), view.itemsize)
     if not view.c_contiguous:

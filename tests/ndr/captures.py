@@ -1,15 +1,15 @@
 """Stubs that other implementations sent, as data: what stands in them and their bytes.
 
-The pipe exchanges were recorded between programs built on an OSF-descended runtime (interface `pipetest`); the others are
-published examples and dissector-checked exchanges of well-known interfaces. The values beside them were written down by
-hand from the interface definitions, not computed by the code under test.
+The pipe exchanges were recorded between programs built on an OSF-descended runtime (interface `pipetest`); the others
+are published examples and dissector-checked exchanges of well-known interfaces. The values beside them were written
+down by hand from the interface definitions, not computed by the code under test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 from apcrt import ndr
@@ -42,8 +42,8 @@ class ContextHandle:
 class Stub:
     """One direction of one call.
 
-    `fields` are (name, annotation, value); `pipes` are (element annotation, chunks). In a request the fields come first, in
-    a response the pipes do.
+    `fields` are (name, annotation, value); `pipes` are (element annotation, chunks). In a request the fields come
+    first, in a response the pipes do.
     """
 
     name: str
@@ -271,6 +271,9 @@ LONG_PIPES = [
 ]
 
 Octets = Annotated[bytes, ndr.Bytes(size_is="len")]
+OptionalText: TypeAlias = ndr.Unique[ndr.WString]
+Pointer: TypeAlias = ndr.Unique[ndr.UInt16]
+DoublePointer: TypeAlias = ndr.Unique[Pointer]
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,7 @@ PLAIN = [
     Stub(
         "TestCall response",
         "00000200 03000000 00000000 03000000 680069000000",
-        [("s2", ndr.Unique[ndr.WString], "hi")],
+        [("s2", OptionalText, "hi")],
         request=False,
     ),
     Stub("TestSleep request", "01000000", [("seconds", ndr.UInt32, 1)]),
@@ -309,7 +312,7 @@ PLAIN = [
     Stub(
         "TestDoublePointer request",
         "00000200 04000200 0c00",
-        [("data", ndr.Unique[ndr.Unique[ndr.UInt16]], 12)],
+        [("data", DoublePointer, 12)],
     ),
     Stub("TestDoublePointer response", "0c00", [("result", ndr.UInt16, 12)], request=False),
 ]

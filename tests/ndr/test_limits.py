@@ -1,4 +1,4 @@
-"""What a peer cannot make us do: truncated, lying and nested input ends with 1783 or asks for more, and always gets on."""
+"""What a peer cannot make us do: truncated, lying and nested input ends with 1783 or asks for more, and gets on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import pytest
-from apcrt import ndr
 from hypothesis import given
 from hypothesis import strategies as st
+
+from apcrt import ndr
 
 from .captures import PLAIN, Stub
 from .helpers import ORDERS, decoded, encoded
@@ -54,11 +55,12 @@ def decode_streaming(codec: ndr.Codec, data: bytes, order: ndr.ByteOrder) -> tup
         try:
             value = codec.decode(ndr.Decoder(memoryview(data)[:have], order, final=False), {})
         except ndr.NeedMoreData as more:
-            assert have < more.needed <= len(data)
-            have = more.needed
-            asked.append(have)
+            needed = more.needed
         else:
             return value, asked
+        assert have < needed <= len(data)
+        have = needed
+        asked.append(have)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -77,11 +79,12 @@ def test_needs_no_byte_more_than_the_stub(stub: Stub) -> None:
         try:
             fields.decode(ndr.Decoder(memoryview(stub.data)[:have], stub.order, final=False), stub.env)
         except ndr.NeedMoreData as more:
-            assert have < more.needed <= len(stub.data)
-            have = more.needed
+            needed = more.needed
         else:
             assert have == len(stub.data)
             return
+        assert have < needed <= len(stub.data)
+        have = needed
 
 
 def test_an_array_asks_for_all_of_its_elements_at_once() -> None:
@@ -91,7 +94,9 @@ def test_an_array_asks_for_all_of_its_elements_at_once() -> None:
 
 
 @pytest.mark.parametrize("final", [True, False])
-@pytest.mark.parametrize("kind", [Longs, Pointers, Annotated[bytes, ndr.Bytes()], Annotated[list[Shape], ndr.Array(Shape)]])
+@pytest.mark.parametrize(
+    "kind", [Longs, Pointers, Annotated[bytes, ndr.Bytes()], Annotated[list[Shape], ndr.Array(Shape)]]
+)
 @pytest.mark.parametrize("count", [0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 24])
 def test_a_lying_count_allocates_nothing(kind: object, count: int, final: bool) -> None:
     data = memoryview(struct.pack("<I", count) + bytes(64))
@@ -125,7 +130,7 @@ def test_elements_are_counted_together() -> None:
     fields = ndr.Fields([("a", Longs), ("b", Longs)])
     encoder = ndr.Encoder(LITTLE)
     fields.encode(encoder, {"a": [1, 2, 3], "b": [1, 2, 3]})
-    with pytest.raises(ndr.NdrError, match="^b: arrays have more than 5 elements together"):
+    with pytest.raises(ndr.NdrError, match=r"^b: arrays have more than 5 elements together"):
         fields.decode(ndr.Decoder(memoryview(encoder.data), LITTLE, final=True, limits=limits))
 
 
@@ -137,9 +142,9 @@ def test_depth() -> None:
     endless = struct.pack("<II", 1, 1) * 10_000
     with pytest.raises(ndr.NdrError, match="nested deeper than 64"):
         decoded(Node, endless, LITTLE)
+    decoder = ndr.Decoder(memoryview(endless), LITTLE, final=True, limits=ndr.Limits(max_depth=3))
     with pytest.raises(ndr.NdrError, match="nested deeper than 3"):
-        limits = ndr.Limits(max_depth=3)
-        ndr.compile_type(Node).decode(ndr.Decoder(memoryview(endless), LITTLE, final=True, limits=limits), {})
+        ndr.compile_type(Node).decode(decoder, {})
 
 
 def test_what_we_write_we_also_read_at_the_depth_limit() -> None:
@@ -159,10 +164,13 @@ def test_what_we_write_we_also_read_at_the_depth_limit() -> None:
 def test_any_bytes_end_in_a_value_or_in_a_documented_way(data: bytes, order: ndr.ByteOrder, final: bool) -> None:
     for kind in (Tree, Outer, Shape, Hoisting, Named, Pointers):
         decoder = ndr.Decoder(memoryview(data), order, final=final)
+        refusal: ndr.NdrError | ndr.NeedMoreData | None = None
         try:
             ndr.compile_type(kind).decode(decoder, {})
-        except ndr.NdrError as error:
-            assert error.status == 1783
-        except ndr.NeedMoreData as more:
+        except (ndr.NdrError, ndr.NeedMoreData) as error:
+            refusal = error
+        if isinstance(refusal, ndr.NdrError):
+            assert refusal.status == 1783
+        elif isinstance(refusal, ndr.NeedMoreData):
             assert not final
-            assert more.needed > len(data)
+            assert refusal.needed > len(data)

@@ -9,10 +9,11 @@ from typing import Annotated
 from uuid import UUID
 
 import pytest
-from apcrt import ndr
-from apcrt.status import RpcUsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from apcrt import ndr
+from apcrt.status import RpcUsageError
 
 from .helpers import ORDERS, decoded, encoded
 

@@ -96,6 +96,12 @@ class ClientConnection(Connection):
         self.claims = 0
         self._bound = lowlevel.Latch(io.thread)
         self._sent_before = 0
+        self._joined = 0
+
+    @property
+    def ready(self) -> bool:
+        """Is it bound, and not closed?"""
+        return self.state is _State.READY
 
     def submit(self, exchange: ClientExchange) -> None:
         """Carry an exchange, now or when those before it are over. Never waits."""
@@ -117,6 +123,7 @@ class ClientConnection(Connection):
                 return
             self.stream = stream
             self.state = _State.BINDING
+            self._joined = group_id
             try:
                 self.transmit([self.wire.bind([self.pool.context], group_id)])
                 self.update()
@@ -175,7 +182,7 @@ class ClientConnection(Connection):
             case Bound():
                 self._bound_by(event)
             case BindRefused(status=status):
-                if self.pool.group.id and not self.wire.group_id:
+                if self._joined:
                     self._group_is_gone()
                 else:
                     self.fail(RpcUnavailable(status, f"{self.pool.address} refused the bind: {event.reason.name}"))
@@ -209,7 +216,8 @@ class ClientConnection(Connection):
         """The server has forgotten our association group (its last connection had closed): begin a new one."""
         orphans = list(self.waiting)
         self.waiting.clear()
-        self.pool.group.id = 0
+        if self.pool.group.id == self._joined:
+            self.pool.group.id = 0
         self.after.extend(partial(self.pool.submit, exchange, shared=False) for exchange in orphans)
         self.fail(RpcUnavailable(Status.RPC_S_CALL_FAILED_DNE, "the association group was gone"))
 
@@ -317,8 +325,8 @@ class ConnectionPool:
         surplus = False
         with self._lock:
             connection.claims -= 1
-            if connection.claims or connection.closed is not None:
-                return
+            if connection.claims or connection.closed is not None or not connection.ready:
+                return  # one that is still being opened becomes idle when it is bound
             self._leave_lane(connection)
             surplus = self._closed or len(self._idle) >= IDLE_KEPT
             if not surplus:

@@ -62,7 +62,7 @@ class Connection(abc.ABC):
         self.exchange: Exchange | None = None
         #: The thread that completions of the present call go to; the I/O thread when there is none.
         self.home: ApcThread = io.thread
-        self.driver: Poller = io.thread.port
+        self.driver: Poller = io.port
         self.closed: RpcError | None = None
         #: Threads to wake, and functions to run, once the lock is free.
         self.wakes: list[ApcThread] = []
@@ -258,7 +258,7 @@ class Connection(abc.ABC):
             self._flush()
             done = self.closed is not None or not self.send_queue
             if not done and (adopt or not self.home.drives):
-                self.move_to(self.io.thread.port)
+                self.move_to(self.io.port)
                 self.update()
                 done = True
         finally:
@@ -330,7 +330,7 @@ class Connection(abc.ABC):
             return
         read = not self._at_end and self.wants_read()
         write = bool(self.send_queue)
-        if write and self.driver is self.io.thread.port and self.home is not self.io.thread:
+        if write and self.driver is self.io.port and self.home is not self.io.thread:
             read = read or not self._at_end  # adopted: an early fault must be seen
         elif not write and self.adopted():
             self.move_to(self.home.port)
@@ -342,18 +342,18 @@ class Connection(abc.ABC):
             for fd, interest in stream.interest(read, write):
                 self.driver.arm(fd, interest, self)
             self._pollers.add(self.driver)
-        elif self.driver is self.io.thread.port and self._armed == (False, False):
+        elif self.driver is self.io.port and self._armed == (False, False):
             self.watch()
 
     def adopted(self) -> bool:
         """Does the I/O thread drive for a home that was not waiting?"""
-        return self.driver is self.io.thread.port and self.home is not self.io.thread and not self.home.has_wakeup
+        return self.driver is self.io.port and self.home is not self.io.thread and not self.home.has_wakeup
 
     def watch(self) -> None:
         """Have the I/O thread told of the peer's death, unless it was already. Under the lock."""
         if self.stream is not None and not self._hung_up:
-            self.io.thread.port.arm(self.stream.lifeline, lowlevel.HANGUP, self)
-            self._pollers.add(self.io.thread.port)
+            self.io.port.arm(self.stream.lifeline, lowlevel.HANGUP, self)
+            self._pollers.add(self.io.port)
 
     def move_to(self, poller: Poller) -> None:
         """Arm in another Port from now on. Under the lock."""
@@ -363,7 +363,7 @@ class Connection(abc.ABC):
             for fd in self.stream.descriptors:
                 self.driver.disarm(fd)
             self._pollers.discard(self.driver)
-            if self.driver is self.io.thread.port:
+            if self.driver is self.io.port:
                 self.watch()
         self._armed = (False, False)
         self.driver = poller
@@ -375,7 +375,7 @@ class Connection(abc.ABC):
             self.home = home
         if home is not self.io.thread:
             home.homed.add(self)
-        self.move_to(self.io.thread.port if home.has_wakeup or home is self.io.thread else home.port)
+        self.move_to(self.io.port if home.has_wakeup or home is self.io.thread else home.port)
 
     def rehome(self) -> None:
         """The home thread has got or lost a wake-up hook (`lowlevel.Homed`)."""

@@ -12,6 +12,7 @@ on it looks every `keeper_interval` seconds until the set is empty again.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple
@@ -76,15 +77,16 @@ class IoThread:
     Args:
         name: of the OS thread.
         keeper_interval: seconds between two looks at what was left unsent.
-        overdue_interval: seconds between two looks for threads that owe completions and do not wait.
+        overdue_after: seconds after which a thread that owes completions and does not wait alertably is warned of.
     """
 
     thread: ApcThread
+    port: lowlevel.Port
 
-    def __init__(self, name: str, *, keeper_interval: float = 0.002, overdue_interval: float = 1.0) -> None:
+    def __init__(self, name: str, *, keeper_interval: float = 0.002, overdue_after: float = 10.0) -> None:
         self.buffers = BufferPool()
         self._keeper_interval = keeper_interval
-        self._overdue_interval = overdue_interval
+        self._overdue_after = overdue_after
         self._work: deque[tuple[Callable[..., Awaitable[object]], tuple[object, ...]]] = deque()
         self._dirty: dict[Connection, int] = {}  # and how often the keeper has looked
         self._stopping = False
@@ -138,6 +140,7 @@ class IoThread:
 
     def _run(self, started: threading.Event) -> None:
         self.thread = current_thread()
+        self.port = self.thread.port
         self._arrived = lowlevel.Latch(self.thread)
         self._burst = lowlevel.Latch(self.thread)
         trio.run(self._main, started)
@@ -177,5 +180,5 @@ class IoThread:
 
     async def _look_for_overdue(self) -> None:
         while True:
-            await trio.sleep(self._overdue_interval)
-            lowlevel.check_overdue()
+            await trio.sleep(min(1.0, self._overdue_after / 4))
+            lowlevel.check_overdue(time.monotonic(), self._overdue_after)

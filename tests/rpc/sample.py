@@ -232,7 +232,7 @@ class Sender:
         self.content, self.position, self.ended = pattern(size), 0, False
         call.notification = notify.Apc(self.on_event, thread=owner.worker)
         call.flags = apcrt.AsyncFlags.NOTIFY_ON_SEND_COMPLETE
-        self.push()
+        self.on_event(call, apcrt.AsyncEvent.SEND_COMPLETE)
 
     def push(self) -> None:
         chunk = self.content[self.position : self.position + self.piece]

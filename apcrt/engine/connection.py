@@ -106,6 +106,10 @@ class Connection(abc.ABC):
     def fail(self, error: RpcError) -> None:
         """The connection is of no more use: end what it carries, then `shut`."""
 
+    @abc.abstractmethod
+    def thread_ended(self) -> None:
+        """The home thread is no more (`lowlevel.Homed`). Without the lock."""
+
     def at_end(self) -> None:
         """A receive has met the peer's end of file. Under the lock."""
         self._at_end = True
@@ -229,7 +233,7 @@ class Connection(abc.ABC):
 
     # Progress ----------------------------------------------------------------------------------------------------
 
-    def service(self, _fd: int, events: int) -> None:
+    def service(self, fd: int, events: int) -> None:  # noqa: ARG002 - both ends look at all of their descriptors
         """A descriptor may be ready (`lowlevel.Source`)."""
         with self.lock:
             if self.closed is None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from apcrt.engine.buffers import Inbox
-    from apcrt.engine.connection import Connection
+    from apcrt.engine.client import ClientConnection
+    from apcrt.engine.server import ServerConnection
     from apcrt.ndr import ByteOrder
     from apcrt.status import RpcError
     from apcrt.wire import OutgoingStub
@@ -27,7 +28,7 @@ class Exchange(abc.ABC):
     """A request and its response on one connection, both of them streams of stub bytes."""
 
     #: The connection that carries the exchange; None before one was found and after the exchange is over.
-    connection: Connection | None
+    connection: ClientConnection | ServerConnection | None
     #: The message that this side sends, once it may be sent.
     stub: OutgoingStub | None
     #: What has arrived and was not asked for yet.

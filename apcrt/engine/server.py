@@ -69,10 +69,14 @@ class ServerExchange(Exchange):
 class Acceptor(Protocol):
     """What a server serves, as the engine asks for it."""
 
-    offer: InterfaceOffer
     groups: AssociationGroups
     groups_lock: threading.Lock
     max_request: int
+
+    @property
+    def offer(self) -> InterfaceOffer:
+        """The interfaces."""
+        ...
 
     def open_exchange(self, connection: ServerConnection, request: RequestStarted) -> ServerExchange | int:
         """The exchange for a request that begins, or the fault code that refuses it. Under the connection's lock."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from apcrt import ndr, trace
 from apcrt.apc import ApcThread, current_thread, lowlevel
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from apcrt.wire import OutgoingStub
 
 __all__ = ["Call", "Stream"]
+
+H = TypeVar("H")  # the handle: the client's or the server's
 
 DIRECT_FROM: Final = 4096  # bytes: smaller rests are received into a lent buffer, with whatever follows them
 SCRATCH: Final = 512  # bytes received behind a direct one: the next headers
@@ -514,8 +516,8 @@ class Call(Exchange):
 
     def deliver(
         self,
-        notification: notify.Apc[object] | notify.Event | None,
-        handle: object,
+        notification: notify.Notification[H],
+        handle: H,
         event: AsyncEvent,
         thread: ApcThread,
     ) -> None:

@@ -103,7 +103,8 @@ def _pieces(declared: PipeParameter, source: Any) -> Iterator[Any]:
     elif isinstance(source, Sequence) or hasattr(source, "__array_interface__"):
         yield source
     elif isinstance(source, Iterable):
-        yield from cast("Iterable[Any]", source)
+        chunks: Iterable[Any] = source
+        yield from chunks
     else:
         yield source
 
@@ -126,7 +127,8 @@ def _acceptor(declared: PipeParameter, sink: Any) -> Callable[[Any], object]:
     if isinstance(sink, bytearray):
         return lambda chunk: sink.extend(chunk if chunk.format == "B" else chunk.cast("B"))
     if isinstance(sink, MutableSequence):
-        return cast("MutableSequence[Any]", sink).extend
+        collected: MutableSequence[Any] = sink
+        return collected.extend
     return cast("Callable[[Any], object]", sink)
 
 

@@ -210,7 +210,11 @@ def _reply(name: str, annotation: object) -> tuple[ReplyKind, Callable[..., obje
     origin = typing.get_origin(annotation) or annotation
     if isinstance(origin, type) and issubclass(origin, Pipe):
         raise ndr.DeclarationError(f"{name}: a pipe is a parameter, it cannot be a result")
-    if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
+    if isinstance(annotation, type) and _is_named_tuple(annotation):
         hints = typing.get_type_hints(annotation, include_extras=True)
         return ReplyKind.TUPLE, annotation, list(hints.items())
     return ReplyKind.VALUE, None, [("return_value", annotation)]
+
+
+def _is_named_tuple(kind: type) -> bool:
+    return hasattr(kind, "_fields") and issubclass(kind, tuple)

@@ -102,7 +102,7 @@ class ServerCall(Call, ServerExchange):
 
     # Upcalls of the engine, under the connection's lock
 
-    def arrived(self, _order: ndr.ByteOrder) -> None:
+    def arrived(self, order: ndr.ByteOrder) -> None:  # noqa: ARG002 - known since the request began
         if self._arguments is not None:
             self.offer_pending()
         elif self.inputs and self.inbox.size >= self._needed:

@@ -102,7 +102,8 @@ class AsyncHandle(Generic[R]):
         call = self._call
         if call is None:
             raise RpcUsageError(Status.RPC_S_INVALID_ASYNC_HANDLE, "the handle has no call; begin one with it first")
-        return call.complete()
+        reply: R = call.complete()
+        return reply
 
     def cancel_call(self, *, abort: bool) -> None:
         """RpcAsyncCancelCall. From any thread; of a completed call: no effect.

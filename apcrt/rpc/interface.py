@@ -183,7 +183,11 @@ def operation(
     """
     if function is not None:
         return Operation(function, None, idempotent=False)
-    return lambda declared: Operation(declared, opnum, idempotent=idempotent)
+
+    def declare(declared: Callable[..., Any]) -> Operation[..., Any]:
+        return Operation(declared, opnum, idempotent=idempotent)
+
+    return declare
 
 
 class Interface:
@@ -204,13 +208,14 @@ class Interface:
         if uuid is None:
             raise DeclarationError(f'{cls.__name__} needs its UUID: class {cls.__name__}(apcrt.Interface, uuid="...")')
         cls.syntax = _syntax(cls.__name__, uuid, version)
-        namespace = dict(sys._getframe(1).f_locals)  # where the class stands: for annotations of local names
+        # Where the class stands: for annotations of local names.
+        namespace = dict(sys._getframe(1).f_locals)  # pyright: ignore[reportPrivateUsage]
         cls.operations = {}
         following = 0
         for declared in list(vars(cls).values()):
             if not isinstance(declared, Operation):
                 continue
-            found = cast("Operation[Any, Any]", declared)
+            found: Operation[Any, Any] = declared
             opnum = following if found.opnum is None else found.opnum
             if not 0 <= opnum <= 0xFFFF or opnum in cls.operations:
                 raise DeclarationError(

@@ -443,11 +443,11 @@ class Server:
 def _routines(interface: type[Interface], manager: object) -> dict[int, Callable[..., object]]:
     """The manager's routine for each operation of an interface."""
     routines: dict[int, Callable[..., object]] = {}
-    wanted = {
-        id(declared): declared.spec.opnum
-        for declared in (cast("Any", one) for one in vars(interface).values())
-        if isinstance(declared, Operation)
-    }
+    wanted: dict[int, int] = {}
+    for declared in vars(interface).values():
+        if isinstance(declared, Operation):
+            found: Operation[Any, Any] = declared
+            wanted[id(found)] = found.spec.opnum
     for name in dir(type(manager)):
         marked = getattr(getattr(type(manager), name, None), MANAGES, ())
         for one in cast("list[Operation[Any, Any]]", marked):

@@ -193,7 +193,7 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         given: object = max_bytes  # trio's own checks pass what the annotation forbids
-        if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        if not isinstance(given, int | None) or isinstance(given, bool):
             raise TypeError("max_bytes is a whole number of bytes, or None")
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes is at least 1")

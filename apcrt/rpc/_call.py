@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
     from apcrt.engine.server import ServerConnection
     from apcrt.rpc._operation import OperationSpec, PipeParameter
-    from apcrt.wire import OutgoingStub
 
 __all__ = ["Call", "Stream"]
 
@@ -68,8 +67,6 @@ class Call(Exchange):
         window: bytes of pushed data that may be unsent before pushes are refused; None for no limit.
     """
 
-    connection: ClientConnection | ServerConnection | None
-
     def __init__(
         self,
         operation: OperationSpec,
@@ -83,7 +80,7 @@ class Call(Exchange):
         self.operation = operation
         self.inbox = inbox
         self.connection = None
-        self.stub: OutgoingStub | None = None
+        self.stub = None
         self.unsent = False
         self.state = CallState.RUNNING
         self.error: RpcError | None = None

@@ -103,8 +103,7 @@ def _pieces(declared: PipeParameter, source: Any) -> Iterator[Any]:
     elif isinstance(source, Sequence) or hasattr(source, "__array_interface__"):
         yield source
     elif isinstance(source, Iterable):
-        chunks: Iterable[Any] = source
-        yield from chunks
+        yield from cast("Iterable[object]", source)
     else:
         yield source
 
@@ -127,8 +126,7 @@ def _acceptor(declared: PipeParameter, sink: Any) -> Callable[[Any], object]:
     if isinstance(sink, bytearray):
         return lambda chunk: sink.extend(chunk if chunk.format == "B" else chunk.cast("B"))
     if isinstance(sink, MutableSequence):
-        collected: MutableSequence[Any] = sink
-        return collected.extend
+        return cast("MutableSequence[object]", sink).extend
     return cast("Callable[[Any], object]", sink)
 
 

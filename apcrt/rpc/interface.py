@@ -215,7 +215,7 @@ class Interface:
         for declared in list(vars(cls).values()):
             if not isinstance(declared, Operation):
                 continue
-            found: Operation[Any, Any] = declared
+            found = cast("Operation[..., object]", declared)
             opnum = following if found.opnum is None else found.opnum
             if not 0 <= opnum <= 0xFFFF or opnum in cls.operations:
                 raise DeclarationError(

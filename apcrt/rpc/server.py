@@ -446,7 +446,7 @@ def _routines(interface: type[Interface], manager: object) -> dict[int, Callable
     wanted: dict[int, int] = {}
     for declared in vars(interface).values():
         if isinstance(declared, Operation):
-            found: Operation[Any, Any] = declared
+            found = cast("Operation[..., object]", declared)
             wanted[id(found)] = found.spec.opnum
     for name in dir(type(manager)):
         marked = getattr(getattr(type(manager), name, None), MANAGES, ())

@@ -19,7 +19,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -215,7 +215,7 @@ class SocketTransport(Transport):
         self._connect_timeout = _number(options, "connect_timeout", 30)
         self._unix_buffer = _number(options, "unix_buffer", UNIX_BUFFER)
         users = options.get("allow_users", ())
-        given: list[object] | tuple[object, ...] | None = users if isinstance(users, list | tuple) else None
+        given = cast("Sequence[object]", users) if isinstance(users, list | tuple) else None
         if given is None or not all(isinstance(user, int) for user in given):
             raise RpcUsageError(Status.RPC_S_INVALID_ARG, "socket transport: allow_users is a list of user ids")
         self._users = frozenset({os.geteuid(), *(user for user in given if isinstance(user, int))})
@@ -383,8 +383,7 @@ def _deepest(error: BaseException) -> BaseException:
     """The first single error inside the groups that trio raises when every address failed."""
     while True:
         if isinstance(error, BaseExceptionGroup):
-            group: BaseExceptionGroup[BaseException] = error
-            error = group.exceptions[0]
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
         elif isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
             error = error.__cause__
         else:

@@ -77,13 +77,14 @@ class IoThread:
     Args:
         name: of the OS thread.
         keeper_interval: seconds between two looks at what was left unsent.
-        overdue_after: seconds after which a thread that owes completions and does not wait alertably is warned of.
+        overdue_after: seconds after which a thread that owes completions and does not wait alertably is warned of;
+            None for never.
     """
 
     thread: ApcThread
     port: lowlevel.Port
 
-    def __init__(self, name: str, *, keeper_interval: float = 0.002, overdue_after: float = 10.0) -> None:
+    def __init__(self, name: str, *, keeper_interval: float = 0.002, overdue_after: float | None = 10.0) -> None:
         self.buffers = BufferPool()
         self._keeper_interval = keeper_interval
         self._overdue_after = overdue_after
@@ -179,6 +180,6 @@ class IoThread:
                 self._burst.set([])
 
     async def _look_for_overdue(self) -> None:
-        while True:
+        while self._overdue_after is not None:
             await trio.sleep(min(1.0, self._overdue_after / 4))
             lowlevel.check_overdue(time.monotonic(), self._overdue_after)

@@ -19,7 +19,7 @@ import trio
 
 from apcrt import trace
 from apcrt.apc import lowlevel
-from apcrt.config import Config, load
+from apcrt.config import Config, TraceConfig, load
 from apcrt.engine.io_thread import IoThread
 from apcrt.rpc._census import Census
 from apcrt.rpc.binding import Binding
@@ -158,6 +158,7 @@ class Runtime:
             name=f"{self.name}-server",
             max_calls=settings.max_calls if max_calls is None else max_calls,
             max_request=settings.max_request,
+            half_open_time=settings.half_open_time,
             dispatch_threads=self.config.runtime.dispatch_threads if dispatch_threads is None else dispatch_threads,
         )
         with self._lock:
@@ -182,7 +183,13 @@ class Runtime:
     def _start(self) -> None:
         if self._io is not None:
             raise RpcUsageError(Status.RPC_S_CANNOT_SUPPORT, "a runtime is opened once; make another one")
-        self._io = IoThread(f"apcrt-io-{self.name}", keeper_interval=self.config.runtime.keeper_interval)
+        if self.config.trace.level != TraceConfig().level:
+            trace.configure(level=self.config.trace.level)
+        self._io = IoThread(
+            f"apcrt-io-{self.name}",
+            keeper_interval=self.config.runtime.keeper_interval,
+            overdue_after=self.config.apc.warn_after,
+        )
         if trace.level <= trace.INFO:
             trace.emit(trace.INFO, "runtime.started", runtime=self.name)
 

@@ -120,6 +120,7 @@ class Server:
         name: str,
         max_calls: int,
         max_request: int,
+        half_open_time: float,
         dispatch_threads: int,
     ) -> None:
         if max_calls < 1:
@@ -136,6 +137,7 @@ class Server:
         self._census = census
         self._name = name
         self._max_calls = max_calls
+        self._half_open_time = half_open_time
         self._dispatch_threads = dispatch_threads
         self._lock = threading.Lock()
         self._served: dict[tuple[UUID, int], _Served] = {}
@@ -410,7 +412,16 @@ class Server:
             if self._stopping:
                 return False
             self._connections.add(connection)
-            return True
+        self._io.spawn(self._close_half_open, connection)
+        return True
+
+    async def _close_half_open(self, connection: ServerConnection) -> None:
+        """A client that connects and does not bind is not waited for."""
+        await trio.sleep(self._half_open_time)
+        if not connection.bound and connection.closed is None:
+            with connection.lock:
+                connection.shut_quietly()
+            connection.release()
 
     def _start_host(self) -> None:
         ready = threading.Event()

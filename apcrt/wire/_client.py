@@ -227,11 +227,7 @@ class ClientAssociation(Receiver[ClientEvent]):
         if flaw is not None:
             self._violated(f"a header with an impossible {flaw.name.lower()}", events)
             return
-        try:
-            known = (self.state, PacketType(header.ptype)) in CLIENT
-        except ValueError:
-            known = False
-        if not known:
+        if (self.state, header.ptype) not in CLIENT:
             self._violated(f"a PDU of type {header.ptype} in state {self.state.name}", events)
         elif header.ptype == PacketType.RESPONSE and header.auth_length:
             self._violated("a verifier on a connection without authentication", events)

@@ -33,6 +33,16 @@ _HEADERS: Final = tuple(
     {size: struct.Struct(f"{order.prefix}8sHHII{size - 20}s") for size in (_MESSAGE_HEADER, _OBJECT_HEADER)}
     for order in (ByteOrder.LITTLE, ByteOrder.BIG)
 )
+# The first 8 bytes of a header, version to drep: four of them, by FIRST and LAST.
+_PREFIXES: Final = {
+    (order.index, size, ptype): tuple(
+        bytes((5, 0, ptype, flags | (OBJECT if size == _OBJECT_HEADER else 0))) + DREP[order.index]
+        for flags in (0, FIRST, LAST, FIRST | LAST)
+    )
+    for order in ByteOrder
+    for size in (_MESSAGE_HEADER, _OBJECT_HEADER)
+    for ptype in (PacketType.REQUEST, PacketType.RESPONSE)
+}
 _MAX_HINT: Final = 0xFFFFFFFF
 
 
@@ -75,10 +85,7 @@ class OutgoingStub:
         self._size = HEADER_SIZE + 4 + len(tail)
         self._budget = (fragment - self._size) & ~7
         self._pack = _HEADERS[order.index][self._size].pack
-        extra = OBJECT if self._size == _OBJECT_HEADER else 0
-        self._prefixes = tuple(
-            bytes((5, 0, ptype, flags | extra)) + DREP[order.index] for flags in (0, FIRST, LAST, FIRST | LAST)
-        )
+        self._prefixes = _PREFIXES[order.index, self._size, ptype]
         self._tail = tail
         self._streams = streams
         self._open = bytearray()

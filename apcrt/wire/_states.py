@@ -42,7 +42,7 @@ class ClientCommand(Enum):
     REQUEST = auto()
 
 
-CLIENT: Final[Mapping[tuple[ClientState, ClientCommand | PacketType], ClientState]] = {
+CLIENT: Final[Mapping[tuple[ClientState, ClientCommand | int], ClientState]] = {
     (ClientState.START, ClientCommand.BIND): ClientState.BINDING,
     (ClientState.BINDING, PacketType.BIND_ACK): ClientState.BOUND,
     (ClientState.BINDING, PacketType.BIND_NAK): ClientState.CLOSED,
@@ -95,7 +95,7 @@ class ServerState(Enum):
     CLOSING = auto()  #: the last word is said; what still arrives is ignored
 
 
-SERVER: Final[Mapping[tuple[ServerState, PacketType], ServerState]] = {
+SERVER: Final[Mapping[tuple[ServerState, int], ServerState]] = {
     (ServerState.START, PacketType.BIND): ServerState.BOUND,
     (ServerState.BOUND, PacketType.REQUEST): ServerState.BOUND,
     (ServerState.BOUND, PacketType.ALTER_CONTEXT): ServerState.BOUND,

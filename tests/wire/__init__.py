@@ -1,0 +1,1 @@
+"""Tests of the protocol machines: golden bytes, both ends joined, malformed input, fuzz."""

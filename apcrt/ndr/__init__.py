@@ -4,7 +4,7 @@ Sans-IO: no clock, lock, thread, socket or logger; bytes in, values out and the 
 
 - Annotations, for declaring interfaces: `Byte`, `UInt32`, `WString`, ..., `Unique[...]`, `Array`, `Bytes`, dataclasses.
 - `Fields`: the non-pipe parameters of a request or a response. `compile_type`: one annotation's `Codec`.
-- `Encoder`, `Decoder`, `Limits`: a stub being written, or read under limits.
+- `Encoder`, `Decoder`, `Limits`, `Progress`: a stub being written, or read under limits, at once or as it arrives.
 - `Element`, `PipeWriter`, `PipeReader`, `Target`: pipes.
 
 Errors: `DeclarationError` for annotations, `ValueRefused` (87) for values of the local caller, `NdrError` (1783) for
@@ -17,7 +17,7 @@ from apcrt.ndr._arrays import Array, Bytes
 from apcrt.ndr._buffers import Buffer, SupportsArrayInterface
 from apcrt.ndr._codec import Codec, Compiler, TypeMark
 from apcrt.ndr._compile import Fields, compile_type
-from apcrt.ndr._cursor import DEFAULT_LIMITS, Decoder, Encoder, Limits
+from apcrt.ndr._cursor import DEFAULT_LIMITS, Decoder, Encoder, Limits, Progress
 from apcrt.ndr._element import Chunk, Element, Target, pipe_element
 from apcrt.ndr._errors import DeclarationError, NdrError, NeedMoreData, ValueRefused
 from apcrt.ndr._order import ByteOrder, TransferSyntax, decode_uuid, encode_uuid
@@ -75,6 +75,7 @@ __all__ = [
     "NeedMoreData",
     "PipeReader",
     "PipeWriter",
+    "Progress",
     "String",
     "SupportsArrayInterface",
     "Target",

@@ -20,7 +20,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from apcrt.ndr._errors import NdrError, ValueRefused
+from apcrt.ndr._cursor import Suspended
+from apcrt.ndr._errors import NdrError, NeedMoreData, ValueRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,16 +87,35 @@ class Codec(ABC):
             NdrError: (1783) the bytes are no value of this type, or a limit is passed.
             NeedMoreData: they have not all arrived; begin again with a fresh decoder.
         """
-        if self.dimensions:
-            self.take_counts(decoder)
         if not self.deferred:
+            if self.dimensions:
+                self.take_counts(decoder)
             return self.take(decoder, env)
-        outer, decoder.pending = decoder.pending, []
-        raw = self.take(decoder, env)
-        pending, decoder.pending = decoder.pending, outer
+        progress = decoder.progress
+        begin = decoder.offset
+        suspended = None if progress is None else progress.suspended.pop(begin, None)
+        if suspended is None:
+            if self.dimensions:
+                self.take_counts(decoder)
+            outer, decoder.pending = decoder.pending, []
+            raw = self.take(decoder, env)
+            pending, decoder.pending = decoder.pending, outer
+            index = 0
+        else:
+            raw, pending, index = suspended.raw, suspended.pending, suspended.index
+            decoder.go_to(suspended.mark)
         decoder.descend()
-        for referent in pending:
-            referent.value = referent.codec.decode(decoder, referent.env)
+        mark = decoder.mark()
+        try:
+            while index < len(pending):
+                mark = decoder.mark()
+                referent = pending[index]
+                referent.value = referent.codec.decode(decoder, referent.env)
+                index += 1
+        except NeedMoreData:
+            if progress is not None:
+                progress.suspended[begin] = Suspended(raw, pending, index, mark)
+            raise
         decoder.depth -= 1
         return self.build(raw)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args, get_origin
 
 from apcrt.ndr._codec import Codec, Compiler, TypeMark, check_size
 from apcrt.ndr._constructed import NO_ENV, StructCodec, check_sizes
-from apcrt.ndr._errors import DeclarationError, NdrError, ValueRefused
+from apcrt.ndr._cursor import SuspendedFields
+from apcrt.ndr._errors import DeclarationError, NdrError, NeedMoreData, ValueRefused
 from apcrt.ndr._order import TransferSyntax
 
 if TYPE_CHECKING:
@@ -200,20 +201,34 @@ class Fields:
         """Read all parameters and return them by name, in wire order.
 
         Restartable: after `NeedMoreData` call again with a fresh decoder over more data from the same stub position.
+        Give these decoders one `Progress`, then what has been read is not read again.
 
         Raises:
             NdrError: (1783) bytes are no value of their type, a size disagrees, or a limit is passed.
             NeedMoreData: (from a decoder that is not final) `needed` says how far the stub must have arrived.
         """
-        values: dict[str, object] = {}
+        progress = decoder.progress
+        suspended = None if progress is None else progress.fields
         # A parameter that travels both ways is measured by the value that travels with it, not by the older one in env.
         scope = {name: value for name, value in env.items() if name not in self.names} if self._sized else {}
+        values: dict[str, object] = {}
         late: list[tuple[str, str, int]] = []
-        for name, codec in self._fields:
+        begin = 0
+        if suspended is not None:
+            begin, values, scope, late = suspended.index, suspended.values, suspended.scope, suspended.late
+            decoder.go_to(suspended.mark)
+        for index in range(begin, len(self._fields)):
+            name, codec = self._fields[index]
+            mark = decoder.mark()
             try:
                 values[name] = scope[name] = codec.decode(decoder, scope)
             except NdrError as error:
                 error.inside(name)
+                raise
+            except NeedMoreData:
+                if progress is not None:
+                    late += [(name, check.size_is, check.count) for check in decoder.late]
+                    progress.fields = SuspendedFields(index, mark, values, scope, late)
                 raise
             if decoder.late:
                 late += [(name, check.size_is, check.count) for check in decoder.late]

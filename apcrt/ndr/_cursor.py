@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from apcrt.ndr._errors import NdrError, NeedMoreData, ValueRefused
 
@@ -125,13 +125,14 @@ class Decoder:
         offset: stub position (bytes) of `data[0]`.
         final: True when no more will come: running out of data is then an `NdrError` (1783), otherwise `NeedMoreData`.
         limits: what the peer may make us do.
+        progress: of an earlier decoder over less of the same stub, so that finished pointees are not read again.
 
     Not safe for several threads at once. Sans-IO; holds on to `data` only as long as it lives.
     """
 
     __slots__ = (
         "_base", "_elements", "_end", "data", "depth", "final", "hoisted", "late", "limits", "order",
-        "order_index", "pending", "position",
+        "order_index", "pending", "position", "progress",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +143,7 @@ class Decoder:
         offset: int = 0,
         final: bool,
         limits: Limits = DEFAULT_LIMITS,
+        progress: Progress | None = None,
     ) -> None:
         self.data = memoryview(data)
         self.order = order
@@ -153,6 +155,7 @@ class Decoder:
         self._end = len(self.data)
         self._elements = limits.max_elements
         self.depth = 0
+        self.progress = progress
         self.hoisted: list[int] = []
         self.pending: list[Referent] = []
         # Sizes that are parameters further on: checked when those have been read.
@@ -219,12 +222,75 @@ class Decoder:
         if self.depth > self.limits.max_depth:
             raise NdrError(f"pointers are nested deeper than {self.limits.max_depth}")
 
+    def mark(self) -> Mark:
+        """Return where this decoder stands, for a later one to `go_to`."""
+        return self.offset, self._elements
+
+    def go_to(self, mark: Mark) -> None:
+        """Stand where an earlier decoder over the same stub stood."""
+        self.position = mark[0] - self._base
+        self._elements = mark[1]
+
     def _short(self, end: int) -> NoReturn:
         if self.final:
             raise NdrError(f"the stub ends at byte {self._base + self._end}, {end - self._end} bytes are missing")
         if self._base + end > self.limits.max_bytes:
             raise NdrError(f"the parameters need {self._base + end} bytes, the limit is {self.limits.max_bytes}")
         raise NeedMoreData(self._base + end)
+
+
+Mark: TypeAlias = tuple[int, int]
+
+
+class Progress:
+    """What decoding has finished when data ran out, kept from one attempt to the next.
+
+    Without it each attempt begins at the start of the stub, and a peer that sends many small pointees in many small
+    fragments makes the work grow with the square of what it sends. One per stub; opaque to whoever keeps it.
+    """
+
+    __slots__ = ("fields", "suspended")
+
+    def __init__(self) -> None:
+        # By the stub position where each unfinished value began; a value takes at least one byte, so positions differ.
+        self.suspended: dict[int, Suspended] = {}
+        self.fields: SuspendedFields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """A value whose own bytes have been read, and some of its deferred pointees.
+
+    Attributes:
+        raw: the value in place.
+        pending: all its pointers.
+        index: the first one whose pointee has not been read.
+        mark: where that pointee begins.
+    """
+
+    raw: object
+    pending: list[Referent]
+    index: int
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendedFields:
+    """A row of parameters of which some have been read.
+
+    Attributes:
+        index: the first parameter that has not.
+        mark: where it begins.
+        values: those read.
+        scope: where size parameters are looked up; referents hold on to it.
+        late: (parameter, size parameter, elements) to be compared at the end.
+    """
+
+    index: int
+    mark: Mark
+    values: dict[str, object]
+    scope: dict[str, object]
+    late: list[tuple[str, str, int]]
 
 
 class Referent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -174,3 +175,81 @@ def test_any_bytes_end_in_a_value_or_in_a_documented_way(data: bytes, order: ndr
         elif isinstance(refusal, ndr.NeedMoreData):
             assert not final
             assert refusal.needed > len(data)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Remembers how often an instance was made: how much work decoding was."""
+
+    name: ndr.Unique[ndr.WString]
+
+    def __post_init__(self) -> None:
+        made.append(self)
+
+
+made: list[Counted] = []
+OptionalCounted: TypeAlias = ndr.Unique[Counted]
+Many = Annotated[Sequence[Counted | None], ndr.Array(OptionalCounted, size_is="count")]
+
+
+def test_work_is_linear_with_progress() -> None:
+    """Each arrival of a few bytes goes on where the last one stopped, also inside nested pointees."""
+    fields = ndr.Fields([("tree", Tree), ("many", Many), ("count", ndr.UInt32)])
+    tree = Tree("root", 2, [Tree("left", 0, None), Tree(None, 1, [Tree("leaf", 0, [])])])
+    many = [Counted(str(index)) for index in range(200)]
+    encoder = ndr.Encoder(LITTLE)
+    fields.encode(encoder, {"tree": tree, "many": many, "count": 200})
+    data = memoryview(encoder.data)
+    for limits in (ndr.Limits(max_elements=203), ndr.Limits(max_elements=202)):
+        progress = ndr.Progress()
+        values: dict[str, object] = {}
+        refusal = ""
+        made.clear()
+        for have in range(len(data) + 1):
+            decoder = ndr.Decoder(data[:have], LITTLE, final=False, limits=limits, progress=progress)
+            try:
+                values = fields.decode(decoder)
+            except ndr.NeedMoreData:
+                continue
+            except ndr.NdrError as error:
+                refusal = error.detail
+                break
+            assert have == len(data)
+        if limits.max_elements == 203:
+            # The two children of the root, the child of the second, and the 200: no element is charged twice.
+            assert values == {"tree": tree, "many": many, "count": 200}
+            assert len(made) == 200
+        else:
+            assert refusal == "many: arrays have more than 202 elements together"
+
+
+@given(value=trees, cuts=st.lists(st.integers(1, 9), min_size=1))
+def test_progress_changes_no_value(value: Tree, cuts: list[int]) -> None:
+    data = encoded(Tree, value, LITTLE)
+    codec = ndr.compile_type(Tree)
+    progress = ndr.Progress()
+    have, turn = 0, 0
+    while True:
+        decoder = ndr.Decoder(memoryview(data)[:have], LITTLE, final=have >= len(data), progress=progress)
+        try:
+            back = codec.decode(decoder, {})
+        except ndr.NeedMoreData:
+            have += cuts[turn % len(cuts)]
+            turn += 1
+        else:
+            assert back == value
+            return
+
+
+def test_a_late_size_is_checked_after_a_pause_too() -> None:
+    fields = ndr.Fields([("many", Many), ("count", ndr.UInt32)])
+    encoder = ndr.Encoder(LITTLE)
+    fields.encode(encoder, {"many": [None, Counted("x")], "count": 2})
+    encoder.data[-4] = 3
+    progress = ndr.Progress()
+    data = memoryview(encoder.data)
+    for have in range(len(data)):
+        with pytest.raises(ndr.NeedMoreData):
+            fields.decode(ndr.Decoder(data[:have], LITTLE, final=False, progress=progress))
+    with pytest.raises(ndr.NdrError, match=r"^many: the array has 2 elements, count says 3"):
+        fields.decode(ndr.Decoder(data, LITTLE, final=False, progress=progress))

@@ -233,8 +233,8 @@ class ClientAssociation(Receiver[ClientEvent]):
             self._violated("a verifier on a connection without authentication", events)
 
     def _message(self, header: Header, _pdu: Octets, events: list[ClientEvent], /) -> None:
-        call = self._calls.get(header.call_id)
-        if call is None or call.state is ClientCallState.ANSWERED:
+        call = self._under_way(header.call_id)
+        if call is None:
             self._violated(f"a response to call {header.call_id}, which is not under way", events)
             return
         first = bool(header.flags & FIRST)
@@ -315,8 +315,8 @@ class ClientAssociation(Receiver[ClientEvent]):
         events.append(Bound(answer.group_id, answer.results))
 
     def _fault(self, header: Header, pdu: Octets, events: list[ClientEvent]) -> None:
-        call = self._calls.get(header.call_id)
-        if call is None or call.state is ClientCallState.ANSWERED:
+        call = self._under_way(header.call_id)
+        if call is None:
             self._violated(f"a fault for call {header.call_id}, which is not under way", events)
             return
         wanted = call.state is ClientCallState.OPEN
@@ -338,6 +338,11 @@ class ClientAssociation(Receiver[ClientEvent]):
         call_id = self._next_id
         self._next_id = call_id % MAX_CALL_ID + 1
         return call_id
+
+    def _under_way(self, call_id: int) -> _Call | None:
+        """The call that the server may answer now: something of it was sent, and it was not answered yet."""
+        call = self._calls.get(call_id)
+        return call if call is not None and call.stub.begun and call.state is not ClientCallState.ANSWERED else None
 
     def _occupies(self, call: _Call) -> bool:
         """Whether a call keeps the connection from carrying the next one."""

@@ -34,6 +34,7 @@ from apcrt.wire._events import (
     ServerEvent,
 )
 from apcrt.wire._groups import AssociationGroups
+from apcrt.wire._incoming import IncomingCall
 from apcrt.wire._numbers import (
     CANCEL_PENDING,
     FIRST,
@@ -80,35 +81,6 @@ _PENDING: Final = (ServerCallState.RECEIVING, ServerCallState.DISPATCHED)  # in 
 _STALE: Final = 150  # identifiers: fragments of a call this little older than the newest are late, not wrong
 
 
-class _Call:
-    """A request, and what is known of its answer."""
-
-    __slots__ = (
-        "call_id",
-        "context",
-        "context_id",
-        "opnum",
-        "order",
-        "received",
-        "reported",
-        "state",
-        "stub",
-        "unlimited",
-    )
-
-    def __init__(self, call_id: int, context_id: int, opnum: int, order: ByteOrder) -> None:
-        self.call_id = call_id
-        self.context_id = context_id
-        self.opnum = opnum
-        self.order = order
-        self.state = ServerCallState.RECEIVING
-        self.context: AgreedContext | None = None
-        self.reported = False  # RequestStarted went out: the engine knows the call
-        self.unlimited = False  # the operation takes pipes
-        self.received = 0  # stub bytes announced by the fragments so far
-        self.stub: OutgoingStub | None = None
-
-
 class ServerAssociation(Receiver[ServerEvent]):
     """The server's end of one connection. Not thread-safe; `receive` and its companions are in `Receiver`.
 
@@ -144,9 +116,9 @@ class ServerAssociation(Receiver[ServerEvent]):
         self._own_order = order if order is not None else ByteOrder.native()
         self._max_contexts = max_contexts
         self._contexts: dict[int, AgreedContext] = {}
-        self._calls: dict[int, _Call] = {}
-        self._receiving: _Call | None = None  # the call whose request is not complete
-        self._fragment_call: _Call | None = None
+        self._calls: dict[int, IncomingCall] = {}
+        self._receiving: IncomingCall | None = None  # the call whose request is not complete
+        self._fragment_call: IncomingCall | None = None
         self._fragment_last = False
         self._newest: int | None = None
         self._sign = 0
@@ -251,7 +223,7 @@ class ServerAssociation(Receiver[ServerEvent]):
         if header.auth_length:
             self._refuse(header, Status.ERROR_ACCESS_DENIED, "a verifier without authentication", events, call=call)
             return
-        if not self._within_limits(call, header, hint):
+        if not call.within(self._max_request, header, hint):
             self._refuse(header, Status.ERROR_ACCESS_DENIED, "a request beyond the limit", events, call=call)
             return
         context = call.context
@@ -273,7 +245,7 @@ class ServerAssociation(Receiver[ServerEvent]):
         if call.reported:
             self._sink = call.call_id
 
-    def _first(self, header: Header, context_id: int, opnum: int, events: list[ServerEvent]) -> _Call | None:
+    def _first(self, header: Header, context_id: int, opnum: int, events: list[ServerEvent]) -> IncomingCall | None:
         """Judge a first fragment; None when the connection was refused."""
         before = self._receiving
         if before is not None and before.state is ServerCallState.DISCARDING:
@@ -288,7 +260,7 @@ class ServerAssociation(Receiver[ServerEvent]):
             code = Status.RPC_S_NO_CALL_ACTIVE
             self._refuse(header, code, "a request that was cancelled before", events, did_not_execute=True)
             return None
-        call = _Call(header.call_id, context_id, opnum, header.order)
+        call = IncomingCall(header.call_id, context_id, opnum, header.order)
         self._calls[call.call_id] = self._receiving = call
         self._newest = max(header.call_id, self._newest or 0)
         call.context = self._contexts.get(context_id)
@@ -299,7 +271,7 @@ class ServerAssociation(Receiver[ServerEvent]):
             call.unlimited = call.context.shape.streams_in(opnum)
         return call
 
-    def _later(self, header: Header, events: list[ServerEvent]) -> _Call | None:
+    def _later(self, header: Header, events: list[ServerEvent]) -> IncomingCall | None:
         """Judge a fragment that is not a first one; None when it belongs to nothing, or the connection was refused."""
         call = self._receiving
         if call is None:
@@ -316,16 +288,6 @@ class ServerAssociation(Receiver[ServerEvent]):
             )
             return None
         return call
-
-    def _within_limits(self, call: _Call, header: Header, hint: int) -> bool:
-        """Count a fragment's stub. Streams have no total, and their hints no meaning."""
-        room = self._max_request - call.received
-        size = header.frag_length - message_header_size(header)
-        call.received += size
-        if call.unlimited:
-            return True
-        hinted = header.flags & (FIRST | LAST) != FIRST | LAST  # a hint in a single fragment says nothing new
-        return size <= room and not (hinted and hint > room)
 
     def _data(self, call_id: int, data: memoryview) -> ServerEvent:
         return RequestData(call_id, data, self._order)
@@ -457,14 +419,14 @@ class ServerAssociation(Receiver[ServerEvent]):
             if call.stub is not None and call.stub.finished and call.state in _PENDING:
                 self._step(call, ServerCallInput.ANSWERED)
 
-    def _unanswered(self, call_id: int) -> _Call:
+    def _unanswered(self, call_id: int) -> IncomingCall:
         self._settle()
         call = self._calls.get(call_id)
         if call is None or not call.reported or call.state not in _PENDING:
             raise RpcUsageError(Status.RPC_S_NO_CALL_ACTIVE, f"call {call_id} is over, or never was")
         return call
 
-    def _answer(self, call: _Call, code: int, events: list[ServerEvent]) -> None:
+    def _answer(self, call: IncomingCall, code: int, events: list[ServerEvent]) -> None:
         """Fault a call that was not executed; the connection goes on."""
         self._step(call, ServerCallInput.ANSWERED)
         fault = build_fault(call.call_id, call.context_id, code, self._own_order, did_not_execute=True)
@@ -477,7 +439,7 @@ class ServerAssociation(Receiver[ServerEvent]):
         reason: str,
         events: list[ServerEvent],
         *,
-        call: _Call | None = None,
+        call: IncomingCall | None = None,
         did_not_execute: bool = False,
     ) -> None:
         """Fault and close: `call` with its context, or the PDU's call identifier with context 0."""
@@ -495,7 +457,7 @@ class ServerAssociation(Receiver[ServerEvent]):
         self._stop()
         events.append(CloseConnection(reason))
 
-    def _step(self, call: _Call, what: ServerCallInput) -> None:
+    def _step(self, call: IncomingCall, what: ServerCallInput) -> None:
         call.state = SERVER_CALL[call.state, what]
         if call.state in (ServerCallState.DISPATCHED, ServerCallState.OVER) and self._receiving is call:
             self._receiving = None

@@ -273,6 +273,13 @@ def test_bad_answers(data: bytes) -> None:
     assert not client.reusable
 
 
+@pytest.mark.parametrize("data", [response(), fault(5)], ids=["response", "fault"])
+def test_an_answer_before_the_question(data: bytes) -> None:
+    client = bound_client()
+    client.request(0, 0, streams=False).add(b"not sent")
+    assert isinstance(client.receive(view(data))[0], ProtocolViolation)
+
+
 def test_the_answer_may_come_in_pieces_of_any_size() -> None:
     """Larger than agreed, odd, empty: only what the header says counts."""
     client = bound_client()

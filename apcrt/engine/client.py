@@ -50,6 +50,8 @@ IDLE_KEPT: Final = 16  # idle connections that a pool keeps; more are closed whe
 class ClientExchange(Exchange):
     """What the client's end needs to know about a call beside what every exchange has."""
 
+    #: The thread that began the call: calls of one thread keep their order, and no two threads share a connection.
+    issuer: ApcThread
     #: The thread that completions go to.
     home: ApcThread
     opnum: int
@@ -311,13 +313,13 @@ class ConnectionPool:
         with self._lock:
             if self._closed:
                 raise RpcUnavailable(Status.RPC_S_CALL_FAILED_DNE, "the binding is closed")
-            connection = self._lanes.get(exchange.home) if shared else None
+            connection = self._lanes.get(exchange.issuer) if shared else None
             if connection is None or connection.closed is not None:
-                connection = self._take_idle(exchange.home) or self._new()
+                connection = self._take_idle(exchange.issuer) or self._new()
             if shared:
-                self._lanes[exchange.home] = connection
+                self._lanes[exchange.issuer] = connection
             connection.claims += 1
-            connection.last_thread = exchange.home
+            connection.last_thread = exchange.issuer
         connection.submit(exchange)
 
     def give_back(self, connection: ClientConnection) -> None:

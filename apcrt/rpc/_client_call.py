@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from apcrt import ndr, trace
-from apcrt.apc import ApcThread
+from apcrt.apc import ApcThread, current_thread
 from apcrt.engine.buffers import Inbox
 from apcrt.engine.client import ClientConnection, ClientExchange
 from apcrt.rpc._call import MAX_REPLY, Call, Stream, lost_error
@@ -82,7 +82,7 @@ class ClientCall(Call, ClientExchange):
         self.binding = binding
         self.handle = handle
         self.home = home
-        self.issuer = home
+        self.issuer = current_thread()
         self.opnum = operation.opnum
         self.object_uuid: UUID | None = binding.object_uuid
         self.streams_out = operation.streams_in

@@ -93,6 +93,7 @@ class ServerCall(Call, ServerExchange):
         self._call_id = call_id
         self._arguments: dict[str, object] | None = None
         self._needed = 0
+        self._progress = ndr.Progress()  # so that a retry does not begin again at the first argument
         self._streams = (outputs, inputs)
         self._name = f"{operation.name}@{next(_serial)}"
 
@@ -122,7 +123,7 @@ class ServerCall(Call, ServerExchange):
             return
         size = self.inbox.size
         stub = self.inbox.join() if size else memoryview(b"")
-        decoder = ndr.Decoder(stub, self.peer_order or ndr.ByteOrder.native(), final=final)
+        decoder = ndr.Decoder(stub, self.peer_order or ndr.ByteOrder.native(), final=final, progress=self._progress)
         try:
             values = self.operation.request.decode(decoder)
         except ndr.NeedMoreData as more:

@@ -286,8 +286,8 @@ def _flatten(source: _Source, known_bindings: Mapping[str, str]) -> Iterator[tup
                 # The environment has upper case names only; it means the binding that exists.
                 name = known_bindings.get(given.casefold(), given) if source.textual else given
                 where = (section, name)
-                table = value if isinstance(value, Mapping) else {"string": value}
-                yield from _leaves(source, where, cast("Mapping[str, object]", table), _BINDING)
+                table = _table(source, where, {"string": value} if isinstance(value, str) else value)
+                yield from _leaves(source, where, table, _BINDING)
         elif section == "protocol_sequences":
             for name, value in _table(source, (section,), content).items():
                 yield (section, name), _parsed(source, (section, name), value, text)

@@ -52,7 +52,7 @@ class Inbox:
         self._views: deque[memoryview] = deque()
         self._held: list[memoryview] = []
         #: Bytes waiting.
-        self.size = 0
+        self.size: int = 0
 
     def put(self, view: memoryview) -> None:
         """Add bytes, which still stand in the buffer they were received into; `settle` must follow."""

@@ -86,11 +86,14 @@ class Group:
 class ClientConnection(Connection):
     """A connection of a pool, from the wish for one to its end."""
 
+    stream: Stream | None
+    exchange: Exchange | None
+
     def __init__(self, io: IoThread, pool: ConnectionPool) -> None:
         super().__init__(io)
         self.pool = pool
-        self.wire = ClientAssociation()
-        self.state = _State.OPENING
+        self.wire: ClientAssociation = ClientAssociation()
+        self.state: _State = _State.OPENING
         self.waiting: deque[ClientExchange] = deque()
         #: The thread whose calls the connection was last used for. Guarded by the pool's lock, like `claims`.
         self.last_thread: ApcThread | None = None

@@ -55,9 +55,9 @@ class Connection(abc.ABC):
     """One end of one connection; a Source, a Flushable and a Homed of `apcrt.apc.lowlevel`."""
 
     def __init__(self, io: IoThread) -> None:
-        self.name = f"c{next(_serial)}"
+        self.name: str = f"c{next(_serial)}"
         self.io = io
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.stream: Stream | None = None
         self.exchange: Exchange | None = None
         #: The thread that completions of the present call go to; the I/O thread when there is none.
@@ -68,7 +68,7 @@ class Connection(abc.ABC):
         self.wakes: list[ApcThread] = []
         self.after: list[Callable[[], None]] = []
         self.send_queue: deque[memoryview] = deque()
-        self.queued_bytes = 0
+        self.queued_bytes: int = 0
         self._head_cut = False  # the first queued fragment has left in part
         self._armed = (False, False)
         self._pollers: set[Poller] = set()

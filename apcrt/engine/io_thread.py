@@ -85,7 +85,7 @@ class IoThread:
     port: lowlevel.Port
 
     def __init__(self, name: str, *, keeper_interval: float = 0.002, overdue_after: float | None = 10.0) -> None:
-        self.buffers = BufferPool()
+        self.buffers: BufferPool = BufferPool()
         self._keeper_interval = keeper_interval
         self._overdue_after = overdue_after
         self._work: deque[tuple[Callable[..., Awaitable[object]], tuple[object, ...]]] = deque()

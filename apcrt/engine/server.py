@@ -42,8 +42,10 @@ from apcrt.wire import (
 )
 
 if TYPE_CHECKING:
+    from apcrt.apc import ApcThread
+    from apcrt.engine.connection import Poller
     from apcrt.engine.io_thread import IoThread
-    from apcrt.transport import Listener, Stream
+    from apcrt.transport import Listener, PeerIdentity, Stream
 
 __all__ = ["Acceptor", "DispatchPool", "ServerConnection", "ServerExchange", "serve_listener"]
 
@@ -90,18 +92,23 @@ class Acceptor(Protocol):
 class ServerConnection(Connection):
     """A connection that a client has opened."""
 
+    stream: Stream | None
+    exchange: Exchange | None
+    home: ApcThread
+    driver: Poller
+
     def __init__(
         self, io: IoThread, acceptor: Acceptor, dispatch: DispatchPool, stream: Stream, secondary_address: str
     ) -> None:
         super().__init__(io)
         self.stream = stream
-        self.peer = stream.peer
-        self.bound = False
+        self.peer: PeerIdentity = stream.peer
+        self.bound: bool = False
         self._acceptor = acceptor
         self._dispatch = dispatch
         self._lingering = False
         self.driver = dispatch
-        self.wire = ServerAssociation(
+        self.wire: ServerAssociation = ServerAssociation(
             acceptor.offer, acceptor.groups, secondary_address=secondary_address, max_request=acceptor.max_request
         )
 

@@ -32,6 +32,7 @@ from apcrt.status import RpcError, RpcUnavailable, RpcUsageError, SendWindowFull
 if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
     from apcrt.engine.server import ServerConnection
+    from apcrt.wire import OutgoingStub
     from apcrt.rpc._operation import OperationSpec, PipeParameter
 
 __all__ = ["Call", "Stream"]
@@ -50,9 +51,9 @@ class Stream:
     __slots__ = ("element", "name", "reader", "state", "writer")
 
     def __init__(self, parameter: PipeParameter) -> None:
-        self.name = parameter.name
-        self.element = parameter.element
-        self.state = StreamState.WAITING
+        self.name: str = parameter.name
+        self.element: ndr.Element = parameter.element
+        self.state: StreamState = StreamState.WAITING
         self.writer: ndr.PipeWriter | None = None
         self.reader: ndr.PipeReader | None = None
 
@@ -66,6 +67,9 @@ class Call(Exchange):
         outputs_first: whether all outputs come before all inputs (the client) or after them (the server).
         window: bytes of pushed data that may be unsent before pushes are refused; None for no limit.
     """
+
+    connection: ClientConnection | ServerConnection | None
+    stub: OutgoingStub | None
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class Call(Exchange):
         self.connection = None
         self.stub = None
         self.unsent = False
-        self.state = CallState.RUNNING
+        self.state: CallState = CallState.RUNNING
         self.error: RpcError | None = None
         self.outputs = outputs
         self.inputs = inputs

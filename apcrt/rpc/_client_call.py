@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from apcrt.rpc._operation import OperationSpec
     from apcrt.rpc.binding import Binding
     from apcrt.rpc.pipe import Pipe
-    from apcrt.wire import FaultReceived
+    from apcrt.wire import FaultReceived, OutgoingStub
 
 __all__ = ["ClientCall"]
 
@@ -57,6 +57,12 @@ class ClientCall(Call, ClientExchange):
         handle: the application's async handle, or None for the blocking and trio faces.
         home: the thread that completions go to.
     """
+
+    connection: ClientConnection | ServerConnection | None
+    stub: OutgoingStub | None
+    opnum: int
+    streams_out: bool
+    peer_order: ndr.ByteOrder | None
 
     def __init__(
         self,

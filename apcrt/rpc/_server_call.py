@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
     from apcrt.rpc._operation import OperationSpec
     from apcrt.rpc.server import Server
+    from apcrt.wire import OutgoingStub
 
 __all__ = ["ServerCall"]
 
@@ -60,6 +61,10 @@ class ServerCall(Call, ServerExchange):
         manager: the routine that serves it.
         order: byte order of the request.
     """
+
+    connection: ClientConnection | ServerConnection | None
+    stub: OutgoingStub | None
+    peer_order: ndr.ByteOrder | None
 
     def __init__(
         self,
@@ -82,12 +87,12 @@ class ServerCall(Call, ServerExchange):
         )
         self.connection = connection
         self.peer_order = order
-        self.client = connection.peer.description
+        self.client: str = connection.peer.description
         self.handle: ServerHandle[Any] = ServerHandle(self)
         self.scope: trio.CancelScope | None = None
-        self.watched = False
-        self.cancel_requested = False
-        self.gone = False
+        self.watched: bool = False
+        self.cancel_requested: bool = False
+        self.gone: bool = False
         self._server = server
         self._manager = manager
         self._call_id = call_id

@@ -56,7 +56,7 @@ class Binding:
         self.send_window = send_window
         self.call_timeout = call_timeout
         self.noncausal = noncausal
-        self.object_uuid = string.object_uuid
+        self.object_uuid: UUID | None = string.object_uuid
         self._transport = transport
         self._address = Address(string.protocol_sequence, string.network_address, string.endpoint, string.options)
         self._census = census

@@ -47,7 +47,7 @@ class Operation(Generic[P, R]):
         self.function = function
         self.opnum = opnum
         self.idempotent = idempotent
-        self.name = function.__name__
+        self.name: str = function.__name__
         self.__doc__ = function.__doc__
 
     @overload

@@ -47,8 +47,8 @@ class Runtime:
     """
 
     def __init__(self, config: str | os.PathLike[str] | Config | None = None, **overrides: object) -> None:
-        self.config = config if isinstance(config, Config) else load(config, environ=None, **overrides)
-        self.name = f"r{next(_serial)}"
+        self.config: Config = config if isinstance(config, Config) else load(config, environ=None, **overrides)
+        self.name: str = f"r{next(_serial)}"
         self._registry = Registry(self.config.transports.options, self.config.transports.chosen)
         self._io: IoThread | None = None
         self._lock = threading.Lock()

@@ -47,8 +47,8 @@ class _Served:
 
     def __init__(self, interface: type[Interface], manager: object) -> None:
         self.interface = interface
-        self.routines = _routines(interface, manager)
-        self.operations = max(interface.operations, default=-1) + 1
+        self.routines: dict[int, Callable[..., object]] = _routines(interface, manager)
+        self.operations: int = max(interface.operations, default=-1) + 1
 
     def streams_in(self, opnum: int) -> bool:
         """Does the request of an operation carry pipes?"""
@@ -128,8 +128,8 @@ class Server:
         if dispatch_threads < 1:
             raise RpcUsageError(Status.RPC_S_INVALID_ARG, f"dispatch_threads is at least 1, not {dispatch_threads}")
         self.offer = self
-        self.groups = AssociationGroups()
-        self.groups_lock = threading.Lock()
+        self.groups: AssociationGroups = AssociationGroups()
+        self.groups_lock: threading.Lock = threading.Lock()
         self.max_request = max_request
         self.send_window: int | None = SEND_WINDOW
         self._io = io

@@ -32,8 +32,8 @@ from apcrt.status import RpcError, RpcUnavailable, RpcUsageError, SendWindowFull
 if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
     from apcrt.engine.server import ServerConnection
-    from apcrt.wire import OutgoingStub
     from apcrt.rpc._operation import OperationSpec, PipeParameter
+    from apcrt.wire import OutgoingStub
 
 __all__ = ["Call", "Stream"]
 

@@ -18,6 +18,8 @@ from apcrt.transport import Address
 from apcrt.wire import NDR20, PresentationContext
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from apcrt.engine.io_thread import IoThread
     from apcrt.rpc._census import Census
     from apcrt.rpc._client_call import ClientCall

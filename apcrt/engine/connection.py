@@ -39,7 +39,7 @@ Chunk = bytes | bytearray | memoryview
 GATHER_BELOW: Final = 16 * 1024  # bytes: smaller pushes are collected in the open fragment, larger ones are not copied
 GATHER_LIMIT: Final = 32 * 1024  # bytes: an open fragment with this much leaves at once
 READ_AHEAD: Final = 1 << 20  # bytes read unasked from a peer that has hung up
-TAIL: Final = 8  # bytes: up to seven may have to wait for more (fragments to strangers are multiples of eight)
+
 
 _serial = itertools.count(1)
 
@@ -180,7 +180,11 @@ class Connection(abc.ABC):
         if not self.send_queue:
             self.transmit([pdu])
             return
-        self.send_queue.insert(1 if self._head_cut else 0, memoryview(pdu))
+        place = 1 if self._head_cut else 0
+        for index, queued in enumerate(self.send_queue):
+            if (index or not self._head_cut) and queued[3] & 1 and queued[12:16] == pdu[12:16]:
+                place = index + 1  # not before the call's own first fragment, or it is about nothing
+        self.send_queue.insert(place, memoryview(pdu))
         self.queued_bytes += len(pdu)
         self._send_queued(self.open_stream())
 
@@ -227,7 +231,11 @@ class Connection(abc.ABC):
         if self.send_queue:
             return
         exchange = self.exchange
-        if exchange is not None and exchange.unsent and (exchange.stub is None or exchange.stub.pending < TAIL):
+        if (
+            exchange is not None
+            and exchange.unsent
+            and (exchange.stub is None or exchange.stub.pending < exchange.stub.granule)
+        ):
             exchange.unsent = False
             exchange.drained(0)
 
@@ -287,7 +295,7 @@ class Connection(abc.ABC):
         if stream is None:
             return
         stub = self.exchange.stub if self.exchange is not None else None
-        if stub is not None and stub.pending >= TAIL:
+        if stub is not None and stub.pending >= stub.granule:
             self.transmit(stub.take((), flush=True))
         elif self.send_queue:
             self._send_queued(stream)

@@ -138,8 +138,10 @@ class ServerConnection(Connection):
 
     def fault(self, call_id: int, code: int) -> None:
         """Answer a call with a fault. Under the lock."""
+        pdu = self.wire.fault(call_id, code)
         try:
-            self.transmit([self.wire.fault(call_id, code)])
+            if pdu:
+                self.transmit([pdu])
         except RpcError as error:
             self.fail(error)
 

@@ -32,11 +32,13 @@ from apcrt.wire._events import (
 )
 from apcrt.wire._numbers import (
     APCRT_FRAGMENT,
+    APCRT_RECEIVED,
     DID_NOT_EXECUTE,
     FIRST,
     LAST,
     MAX_CALL_ID,
     SMALLEST_FRAGMENT,
+    STRANGER_FRAGMENT,
     NakReason,
     PacketType,
     SyntaxId,
@@ -94,6 +96,8 @@ class ClientAssociation(Receiver[ClientEvent]):
         self.group_id = 0
         #: Bytes of the largest fragment that we may send.
         self.peer_fragment = SMALLEST_FRAGMENT
+        #: Is the server an end of this runtime?
+        self.knows_peer = False
         #: The agreed transfer syntax of every context that the server has accepted.
         self.accepted: dict[int, SyntaxId] = {}
         #: False once a call was given up that the server may still answer, or the server wants to be left alone.
@@ -157,6 +161,7 @@ class ClientAssociation(Receiver[ClientEvent]):
             PacketType.REQUEST,
             self._new_id(),
             fragment=self.peer_fragment,
+            aligned=not self.knows_peer,
             order=self._own_order,
             tail=tail,
             streams=streams,
@@ -207,7 +212,7 @@ class ClientAssociation(Receiver[ClientEvent]):
         if call.stub.finished:
             self._step(call, ClientCallInput.ENDED)
             return b""
-        if self.peer_fragment != APCRT_FRAGMENT:
+        if not self.knows_peer:
             self.reusable = False
             return b""
         call.stub.give_up()
@@ -309,7 +314,10 @@ class ClientAssociation(Receiver[ClientEvent]):
                     return
                 accepted[context.context_id] = result.transfer
         self.accepted = accepted
-        self.peer_fragment = min(self._max_fragment, answer.max_recv)
+        self.knows_peer = (answer.max_xmit, answer.max_recv) == (APCRT_FRAGMENT, APCRT_RECEIVED)
+        self.peer_fragment = min(
+            self._max_fragment, answer.max_recv, APCRT_RECEIVED if self.knows_peer else STRANGER_FRAGMENT
+        )
         self.group_id = answer.group_id
         self.state = following
         events.append(Bound(answer.group_id, answer.results))

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from apcrt.wire._numbers import (
     APCRT_FRAGMENT,
+    APCRT_RECEIVED,
     NDR20,
     STRANGER_FRAGMENT,
     ContextOutcome,
@@ -104,12 +105,13 @@ def agree(
     return ContextResult(ContextOutcome.ACCEPTANCE, ContextReason.NOT_SPECIFIED, NDR20)
 
 
-def grant(max_xmit: int, max_recv: int, own: int = APCRT_FRAGMENT) -> int:
-    """Bytes of the largest fragment, in both directions, that a server answers to a client's proposal.
+def grant(max_xmit: int, max_recv: int) -> tuple[int, int]:
+    """Bytes of the largest fragments that a server will send and receive, answering a client's proposal.
 
-    Another end of this runtime gets what it proposes; it is known by proposing exactly `APCRT_FRAGMENT` twice.
-    Everybody else gets the answer of Windows: the smaller of both, between 2048 and 5840, a multiple of 8.
+    Another end of this runtime is known by proposing exactly `APCRT_FRAGMENT` twice, and answered in a way that tells
+    it the same. Everybody else gets the answer of Windows: the smaller of both, between 2048 and 5840, a multiple of 8.
     """
-    if max_xmit == max_recv == APCRT_FRAGMENT == own:
-        return APCRT_FRAGMENT
-    return min(max(_FRAGMENT_FLOOR, min(max_xmit, max_recv)), STRANGER_FRAGMENT) & 0xFFF8
+    if max_xmit == max_recv == APCRT_FRAGMENT:
+        return APCRT_FRAGMENT, APCRT_RECEIVED
+    size = min(max(_FRAGMENT_FLOOR, min(max_xmit, max_recv)), STRANGER_FRAGMENT) & 0xFFF8
+    return size, size

@@ -23,7 +23,13 @@ APCRT_FRAGMENT: Final = 65528
 """Bytes: the largest fragment between two ends of this runtime.
 
 The field ends at 65535 and a payload must be a multiple of 8. Exactly this number, in both directions of a bind, is
-also how the two ends know each other.
+also how a server knows a client of this runtime.
+"""
+
+APCRT_RECEIVED: Final = APCRT_FRAGMENT - 8
+"""Bytes: the largest fragment that a server of this runtime says it receives from such a client.
+
+It is how the client knows the server: others that take large fragments grant what they were asked.
 """
 
 SMALLEST_FRAGMENT: Final = 1432

@@ -9,6 +9,7 @@ all that changes in it is two flags, the length and the hint.
 
 The rules of fragments (C706 12.6.4.9, and what peers are known to trip over):
 - The payload of every fragment but the last is a multiple of 8, so that values of up to 8 bytes are aligned in it.
+  Another end of this runtime does not mind; to it nothing is held back, so that a flushed element arrives.
 - There is no empty fragment, except a last one when everything else has left already.
 - The allocation hint of a fragment that is not the last exceeds its payload; servers of OSF descent insist.
 """
@@ -56,6 +57,7 @@ class OutgoingStub:
         order: our byte order.
         tail: what follows the allocation hint in every header: 4 bytes, or 20 with an object UUID.
         streams: does the message carry pipes, so that its length is not known beforehand?
+        aligned: must every payload but the last be a multiple of 8?
     """
 
     __slots__ = (
@@ -69,11 +71,20 @@ class OutgoingStub:
         "begun",
         "call_id",
         "finished",
+        "granule",
         "offset",
     )
 
     def __init__(
-        self, ptype: PacketType, call_id: int, *, fragment: int, order: ByteOrder, tail: bytes, streams: bool
+        self,
+        ptype: PacketType,
+        call_id: int,
+        *,
+        fragment: int,
+        order: ByteOrder,
+        tail: bytes,
+        streams: bool,
+        aligned: bool = True,
     ) -> None:
         self.call_id = call_id
         #: Stub bytes accepted so far, which is the stub position of the next one.
@@ -84,6 +95,8 @@ class OutgoingStub:
         self.finished = False
         self._size = HEADER_SIZE + 4 + len(tail)
         self._budget = (fragment - self._size) & ~7
+        #: What flushed stub bytes are rounded down to; up to this less one stay behind.
+        self.granule = 8 if aligned else 1
         self._pack = _HEADERS[order.index][self._size].pack
         self._prefixes = _PREFIXES[order.index, self._size, ptype]
         self._tail = tail
@@ -117,7 +130,7 @@ class OutgoingStub:
         Args:
             buffers: more stub bytes; views must be of bytes (format B). They are sliced, not copied: the fragments must
                 have left, or been copied, before the memory changes.
-            flush: let a fragment leave that is not full. Up to seven bytes stay behind even then.
+            flush: let a fragment leave that is not full. To strangers up to seven bytes stay behind even then.
             last: this is the end of the message; everything leaves.
 
         Returns:
@@ -138,7 +151,7 @@ class OutgoingStub:
         if last:
             leaving = total
         elif flush:
-            leaving = total & ~7
+            leaving = total - total % self.granule
         else:
             leaving = total - total % self._budget
         if not leaving and not last:

@@ -42,6 +42,7 @@ from apcrt.wire._numbers import (
     LAST,
     MAX_CONTEXTS,
     MAX_REQUEST,
+    APCRT_RECEIVED,
     STRANGER_FRAGMENT,
     NakReason,
     PacketType,
@@ -109,6 +110,9 @@ class ServerAssociation(Receiver[ServerEvent]):
         self.group_id = 0
         #: Bytes of the largest fragment that we may send.
         self.peer_fragment = STRANGER_FRAGMENT
+        #: Is the client an end of this runtime?
+        self.knows_peer = False
+        self._received_fragment = STRANGER_FRAGMENT
         self._offer = offer
         self._groups = groups
         self._secondary = secondary_address.encode("ascii", "replace")[:0x7FFF] + b"\0"
@@ -144,6 +148,7 @@ class ServerAssociation(Receiver[ServerEvent]):
             PacketType.RESPONSE,
             call_id,
             fragment=self.peer_fragment,
+            aligned=not self.knows_peer,
             order=self._own_order,
             tail=tail,
             streams=streams,
@@ -201,7 +206,7 @@ class ServerAssociation(Receiver[ServerEvent]):
                 self._refuse(header, _PROTO_ERROR, what, events, did_not_execute=True)
             else:
                 self._nak(header, reason, what, events)
-        elif ptype == PacketType.REQUEST and header.frag_length > max(self.peer_fragment, STRANGER_FRAGMENT):
+        elif ptype == PacketType.REQUEST and header.frag_length > max(self._received_fragment, STRANGER_FRAGMENT):
             self._refuse(header, _PROTO_ERROR, f"a fragment of {header.frag_length} bytes", events)
 
     # Requests -----------------------------------------------------------------------------------------------------
@@ -367,7 +372,8 @@ class ServerAssociation(Receiver[ServerEvent]):
             return
         self.state = SERVER[self.state, PacketType.BIND]
         self.group_id = group_id
-        self.peer_fragment = grant(offer.max_xmit, offer.max_recv)
+        self.peer_fragment, self._received_fragment = grant(offer.max_xmit, offer.max_recv)
+        self.knows_peer = self._received_fragment == APCRT_RECEIVED
         self._contexts = agreed
         self._sign = header.flags & HEADER_SIGN
         self._acknowledge(PacketType.BIND_ACK, header, self._secondary, results, events)
@@ -409,7 +415,7 @@ class ServerAssociation(Receiver[ServerEvent]):
         results: tuple[ContextResult, ...],
         events: list[ServerEvent],
     ) -> None:
-        answer = Acknowledgement(self.peer_fragment, self.peer_fragment, self.group_id, secondary, results)
+        answer = Acknowledgement(self.peer_fragment, self._received_fragment, self.group_id, secondary, results)
         flags = self._sign & header.flags
         events.append(ReplyReady(build_acknowledgement(ptype, flags, header.call_id, answer, self._own_order)))
 

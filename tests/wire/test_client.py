@@ -75,7 +75,7 @@ NOTHING = SyntaxId(OBJECT, 0)
 def bound_client(*, fragment: int = 5840) -> ClientAssociation:
     client = new_client(max_fragment=fragment)
     client.bind([echo_context()])
-    client.receive(view(ack(ACCEPTED, sizes=(fragment, fragment))))
+    client.receive(view(ack(ACCEPTED, sizes=(fragment, fragment - 8 if fragment == APCRT_FRAGMENT else fragment))))
     return client
 
 
@@ -112,7 +112,15 @@ def test_some_contexts_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "ours"), [((5840, 5840), 5840), ((1432, 2048), 2048), ((65535, 65535), 65528), ((5840, 1432), 1432)]
+    ("sizes", "ours"),
+    [
+        ((5840, 5840), 5840),
+        ((1432, 2048), 2048),
+        ((65535, 65535), 5840),
+        ((65528, 65528), 5840),
+        ((65528, 65520), 65520),
+        ((5840, 1432), 1432),
+    ],
 )
 def test_what_we_may_send(sizes: tuple[int, int], ours: int) -> None:
     client = new_client(max_fragment=APCRT_FRAGMENT)

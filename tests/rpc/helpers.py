@@ -55,9 +55,7 @@ def status_of(function: Callable[[], object]) -> int:
 class Recorder(Generic[R]):
     """A handle whose notifications are written down, with the thread that ran them."""
 
-    def __init__(
-        self, flags: apcrt.AsyncFlags = apcrt.AsyncFlags.NONE, thread: apc.ApcThread | None = None
-    ) -> None:
+    def __init__(self, flags: apcrt.AsyncFlags = apcrt.AsyncFlags.NONE, thread: apc.ApcThread | None = None) -> None:
         self.events: list[apcrt.AsyncEvent] = []
         self.threads: list[apc.ApcThread] = []
         self.handle = apcrt.AsyncHandle[R](notification=notify.Apc(self.on_event, thread=thread), flags=flags)
@@ -113,8 +111,10 @@ class _AnyOffer:
     """Serves every interface, or none."""
 
     def __init__(self, *, refuse: bool = False) -> None:
-        self._shape = None if refuse else _AnyShape(
-            frozenset(opnum for opnum, spec in Sample.operations.items() if spec.streams_in)
+        self._shape = (
+            None
+            if refuse
+            else _AnyShape(frozenset(opnum for opnum, spec in Sample.operations.items() if spec.streams_in))
         )
 
     def find(self, _abstract: wire.SyntaxId) -> wire.InterfaceShape | None:
@@ -129,6 +129,7 @@ class RawPeer:
         self.socket = sock
         self.wire = wire.ServerAssociation(_AnyOffer(refuse=refuse), wire.AssociationGroups(), secondary_address="0")
         self.request: wire.RequestStarted | None = None
+        self.outgoing: wire.OutgoingStub | None = None
         self.hold_replies = False
         self.held: list[bytes] = []
         self._events: deque[wire.ServerEvent] = deque()
@@ -145,7 +146,7 @@ class RawPeer:
                     self.socket.sendall(event.data)
                     continue
                 if isinstance(event, wire.RequestStarted):
-                    self.request = event
+                    self.request, self.outgoing = event, None
                 return event
             try:
                 data = self.socket.recv(65536)
@@ -177,15 +178,16 @@ class RawPeer:
             events.append(event)
         return events
 
-    def response(self, stub: bytes, *, last: bool = True, streams: bool = False) -> bytes:
-        """A response (or its first part) to the latest request, as bytes."""
+    def response(self, stub: bytes, *, last: bool = True) -> bytes:
+        """The response to the latest request, or its next part, as fragments."""
         assert self.request is not None
-        outgoing = self.wire.respond(self.request.call_id, streams=streams)
-        return b"".join(outgoing.take((stub,), flush=True, last=last))
+        if self.outgoing is None:
+            self.outgoing = self.wire.respond(self.request.call_id, streams=True)
+        return b"".join(self.outgoing.take((stub,), flush=True, last=last))
 
-    def respond(self, stub: bytes) -> None:
-        """Answer the latest request."""
-        self.socket.sendall(self.response(stub))
+    def respond(self, stub: bytes, *, last: bool = True) -> None:
+        """Answer the latest request, or a part of it."""
+        self.socket.sendall(self.response(stub, last=last))
 
     def fault(self, status: int) -> None:
         """Answer the latest request with a fault."""

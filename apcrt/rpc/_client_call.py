@@ -62,6 +62,7 @@ class ClientCall(Call, ClientExchange):
     stub: OutgoingStub | None
     opnum: int
     streams_out: bool
+    issuer: ApcThread
     peer_order: ndr.ByteOrder | None
 
     def __init__(

@@ -11,7 +11,7 @@ move. The verb tells the face: push and pull never wait, write and read_into blo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from apcrt import ndr
 from apcrt.status import RpcUsageError, SendWindowFull, Status
@@ -119,7 +119,16 @@ class Pipe(Generic[T]):
         call, stream = self._live(), self._pulling("read_into")
         return self._read(call, stream, stream.element.target(into))
 
-    def __iter__(self) -> Iterator[memoryview | list[T]]:
+    # A Pipe[int] is not a Pipe[T] of another T, so the overlap that mypy sees does no harm.
+    @overload
+    def __iter__(self: Pipe[int]) -> Iterator[memoryview]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self: Pipe[float]) -> Iterator[memoryview[float]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self: Pipe[bool]) -> Iterator[memoryview[bool]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self) -> Iterator[list[T]]: ...
+    def __iter__(self) -> Iterator[Any]:
         """Chunks until the end, blocking: read-only memoryviews of scalars, lists of structures; yours to keep."""
         call, stream = self._live(), self._pulling("iterate over")
         element = stream.element
@@ -157,7 +166,15 @@ class Pipe(Generic[T]):
         call, stream = self._live(), self._pulling("receive_into")
         return await self._receive(call, stream, stream.element.target(into))
 
-    async def __aiter__(self) -> AsyncIterator[memoryview | list[T]]:
+    @overload
+    def __aiter__(self: Pipe[int]) -> AsyncIterator[memoryview]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __aiter__(self: Pipe[float]) -> AsyncIterator[memoryview[float]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __aiter__(self: Pipe[bool]) -> AsyncIterator[memoryview[bool]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __aiter__(self) -> AsyncIterator[list[T]]: ...
+    async def __aiter__(self) -> AsyncIterator[Any]:
         """Chunks until the end, as `__iter__` gives them."""
         call, stream = self._live(), self._pulling("iterate over")
         element = stream.element

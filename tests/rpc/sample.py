@@ -114,7 +114,7 @@ class Plain:
     def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int:
         whole = bytearray()
         for chunk in data:
-            whole += chunk  # type: ignore[arg-type]
+            whole += chunk
         self.written[name] = bytes(whole)
         return len(whole)
 
@@ -135,7 +135,7 @@ class Plain:
 
     @Sample.records.manager
     def records(self, call: apcrt.ServerHandle[int], data: apcrt.InOutPipe[Record]) -> int:
-        found = [record for chunk in data for record in chunk if isinstance(record, Record)]
+        found = [record for chunk in data for record in chunk]
         data.write([Record(r.id + 1, r.kind ^ 0xFFFF, (r.tag + 1) & 255) for r in found])
         data.write_eof()
         return len(found)
@@ -176,21 +176,21 @@ class Async(Plain):
     """The same, as tasks of the trio run that serves."""
 
     @Sample.add.manager
-    async def add(self, call: apcrt.ServerHandle[int], x: int, y: int) -> int:  # type: ignore[override]
+    async def add(self, call: apcrt.ServerHandle[int], x: int, y: int) -> int:
         self.threads.append(threading.current_thread().name)
         await trio.lowlevel.checkpoint()
         return (x + y) & 0xFFFFFFFF
 
     @Sample.write.manager
-    async def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int:  # type: ignore[override]
+    async def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int:
         whole = bytearray()
         async for chunk in data:
-            whole += chunk  # type: ignore[arg-type]
+            whole += chunk
         self.written[name] = bytes(whole)
         return len(whole)
 
     @Sample.read.manager
-    async def read(self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]) -> int:  # type: ignore[override]
+    async def read(self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]) -> int:
         content = pattern(size)
         for first in range(0, size, piece):
             await data.send(content[first : first + piece])
@@ -198,7 +198,7 @@ class Async(Plain):
         return size
 
     @Sample.double.manager
-    async def double(self, call: apcrt.ServerHandle[int], bias: int, data: apcrt.InOutPipe[int]) -> int:  # type: ignore[override]
+    async def double(self, call: apcrt.ServerHandle[int], bias: int, data: apcrt.InOutPipe[int]) -> int:
         values = [value async for chunk in data for value in chunk]
         await data.send([2 * value + bias for value in values])
         await data.send_eof()
@@ -214,12 +214,14 @@ class Worker(Plain):
         self.wrong_thread = 0
 
     @Sample.read.manager
-    def read(self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]) -> int | apcrt.Pending:  # type: ignore[override]
+    def read(
+        self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]
+    ) -> int | apcrt.Pending:
         self.worker.queue_user_apc(Sender, self, call, size, piece, data)
         return apcrt.PENDING
 
     @Sample.write.manager
-    def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int | apcrt.Pending:  # type: ignore[override]
+    def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int | apcrt.Pending:
         self.worker.queue_user_apc(Receiver, self, call, name, data)
         return apcrt.PENDING
 

@@ -76,7 +76,10 @@ def test_elements(client: Sample) -> None:
     c: list[int] = []
     d = bytearray()
     reply = client.several(
-        apcrt.InPipe(source=b"abc"), apcrt.InPipe(source=array.array("H", [1, 2])), apcrt.OutPipe(sink=c), apcrt.OutPipe(sink=d)
+        apcrt.InPipe(source=b"abc"),
+        apcrt.InPipe(source=array.array("H", [1, 2])),
+        apcrt.OutPipe(sink=c),
+        apcrt.OutPipe(sink=d),
     )
     assert reply == Mixed(3, 2)
     assert c == [2, 3]
@@ -89,7 +92,7 @@ def test_failures(client: Sample) -> None:
         with pytest.raises(apcrt.RpcFault) as caught:
             client.fail(how)
         assert caught.value.status == status
-    assert client.fail(1) is None  # type: ignore[func-returns-value]
+    assert client.fail(1) is None
     assert client.add(3, 4) == 7
 
 
@@ -191,7 +194,7 @@ async def test_trio_face(own_run_manager: Plain) -> None:
             with trio.fail_after(20):
                 async with client.read.open(size, 4000, data) as call:
                     async for chunk in data:
-                        received += chunk  # type: ignore[arg-type]
+                        received += chunk
             assert call.reply == size
             assert received == pattern(size)
             upload: apcrt.InPipe[int] = apcrt.InPipe()
@@ -213,7 +216,8 @@ async def test_faithful_on_trio(own_run_manager: Plain) -> None:
         downs = [Download(client, 300_000, 7000) for _ in range(3)]
         ups = [Upload(client, f"u{i}", pattern(200_000), 30_000) for i in range(3)]
         with trio.fail_after(20):
-            while not all(one.done for one in [*downs, *ups]):
+            calls: list[Download | Upload] = [*downs, *ups]
+            while not all(one.done for one in calls):
                 await apc.aio.sleep_ex(None, alertable=True)
         for down in downs:
             assert down.received == pattern(300_000)

@@ -16,7 +16,7 @@ from apcrt.status import ApcError, Status
 
 __all__ = ["NESTING_LIMIT", "Unfinished", "check_depth", "emit_failed", "emit_run", "run_slice"]
 
-NESTING_LIMIT = 64
+NESTING_LIMIT = 32
 """How deep alertable waits may nest in APCs before the next one fails with 1001. Python's own stack ends later."""
 
 SLICE = 0.001

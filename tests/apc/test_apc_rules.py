@@ -280,7 +280,7 @@ def test_nesting_has_a_limit(face: Face) -> None:
         with pytest.raises(ApcError) as caught:
             await face.sleep_ex(None, alertable=True)
         assert caught.value.status == 1001
-        assert depth == 64
+        assert depth == 32
         assert thread.statistics().queued == 1
 
     run(face, script)

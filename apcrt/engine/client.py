@@ -149,6 +149,8 @@ class ClientConnection(Connection):
             exchange.inbox.clear()
             self.exchange = None
         exchange.connection = None
+        if self._at_end:
+            self.give_up(RpcUnavailable(Status.RPC_S_CALL_FAILED, f"{self.pool.address} closed the connection"))
         self.after.append(partial(self.pool.give_back, self))
         if self.exchange is None and self.closed is None and self.state is _State.READY:
             if self.waiting:
@@ -240,7 +242,10 @@ class ClientConnection(Connection):
             self.fail(error)
 
     def end_of_file(self) -> None:
-        what = "before the reply" if self.exchange is not None else "the connection"
+        exchange = self.exchange
+        if exchange is not None and exchange.peer_ended:
+            return  # the whole response is here: the call can do without the connection
+        what = "before the reply" if exchange is not None else "the connection"
         self.fail(RpcUnavailable(Status.RPC_S_CALL_FAILED, f"{self.pool.address} closed {what}"))
 
     def fail(self, error: RpcError) -> None:

@@ -38,7 +38,6 @@ Chunk = bytes | bytearray | memoryview
 
 GATHER_BELOW: Final = 16 * 1024  # bytes: smaller pushes are collected in the open fragment, larger ones are not copied
 GATHER_LIMIT: Final = 32 * 1024  # bytes: an open fragment with this much leaves at once
-READ_AHEAD: Final = 1 << 20  # bytes read unasked from a peer that has hung up
 
 
 _serial = itertools.count(1)
@@ -329,11 +328,11 @@ class Connection(abc.ABC):
                 break  # most likely all there was; if not, the descriptor says so again
 
     def _reads(self) -> bool:
-        """Read on? Also when nobody asks, once the peer has hung up: a death hides behind what it sent before."""
-        if self.wants_read():
-            return True
-        exchange = self.exchange
-        return self._hung_up and (exchange is None or exchange.inbox.size < READ_AHEAD)
+        """Read on? Also when nobody asks, once the peer has hung up: its end hides behind what it sent before.
+
+        That is no more than the transport holds already, since nothing is sent after it.
+        """
+        return self.wants_read() or self._hung_up
 
     def update(self) -> None:
         """Arm what is wanted and not armed. Under the lock, after everything that changes what is wanted."""

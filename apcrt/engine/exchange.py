@@ -33,6 +33,8 @@ class Exchange(abc.ABC):
     stub: OutgoingStub | None
     #: What has arrived and was not asked for yet.
     inbox: Inbox
+    #: Has the whole of the peer's message arrived?
+    peer_ended: bool
     #: True while pushed bytes are not yet with the transport.
     unsent: bool
 

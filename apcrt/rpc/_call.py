@@ -93,6 +93,8 @@ class Call(Exchange):
         self.window = window
         self.peer_order: ndr.ByteOrder | None = None
         self.peer_ended = False
+        #: Operations of the trio face since the last checkpoint.
+        self.unchecked = 0
         self._outputs_first = outputs_first
         self._out_order = ndr.ByteOrder.native()
         self._out_offset = 0
@@ -456,6 +458,19 @@ class Call(Exchange):
     async def wait_for_input_async(self, stream: Stream) -> None:
         """Await what `wait_for_input` blocks for; there is no call time-out here, but there are cancel scopes."""
         await self.wait_until_async(lambda: self._input_settled(stream))
+
+    def wait_for_room(self, size: int) -> None:
+        """Block until a push of `size` bytes would be taken, or the call is over.
+
+        Raises:
+            RpcCancelled: 1818, the binding's call time-out has expired; the call was cancelled.
+        """
+        if not self.wait_until(lambda: self.room_for(size), self.silence_limit()):
+            self.timed_out()
+
+    async def wait_for_room_async(self, size: int) -> None:
+        """Await what `wait_for_room` blocks for."""
+        await self.wait_until_async(lambda: self.room_for(size))
 
     def _input_settled(self, stream: Stream) -> bool:
         return self.error is not None or stream.state is not StreamState.OPEN or self.pending_ready()

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, NoReturn, TypeAlias, TypeVar, overload
 
+import trio
+
 from apcrt import ndr
 from apcrt.status import RpcUsageError, SendWindowFull, Status
 
@@ -30,6 +32,7 @@ Sink: TypeAlias = "BinaryIO | bytearray | MutableSequence[Any] | Callable[[Any],
 
 CHUNK_BYTES: Final = 256 * 1024  # of a chunk from iteration, at the most
 WRITE_BYTES: Final = 256 * 1024  # pushed at a time by write and send
+CHECKPOINT_EVERY: Final = 16  # operations of the trio face that find no need to wait
 
 
 class Pipe(Generic[T]):
@@ -102,8 +105,7 @@ class Pipe(Generic[T]):
                     call.push_octets(stream, octets, elements)
                     break
                 except SendWindowFull:
-                    size = len(octets)
-                    call.wait_until(lambda: call.room_for(size))  # noqa: B023 - called before the next round
+                    call.wait_for_room(len(octets))
 
     def write_eof(self) -> None:
         """End the stream. Does not wait."""
@@ -117,7 +119,7 @@ class Pipe(Generic[T]):
             RpcError: how the call has failed; 1818 when the binding's call time-out expired.
         """
         call, stream = self._live(), self._pulling("read_into")
-        return self._read(call, stream, stream.element.target(into))
+        return _read(call, stream, stream.element.target(into))
 
     # A Pipe[int] is not a Pipe[T] of another T, so the overlap that mypy sees does no harm.
     @overload
@@ -130,41 +132,38 @@ class Pipe(Generic[T]):
     def __iter__(self) -> Iterator[list[T]]: ...
     def __iter__(self) -> Iterator[Any]:
         """Chunks until the end, blocking: read-only memoryviews of scalars, lists of structures; yours to keep."""
-        call, stream = self._live(), self._pulling("iterate over")
-        element = stream.element
-        room = max(1, CHUNK_BYTES // element.stride)
-        while True:
-            target = element.new_target(room)
-            count = self._read(call, stream, target)
-            if not count:
-                return
-            yield _chunk(element, target, count)
+        return _Chunks(self._live(), self._pulling("iterate over"))
 
     # The trio face
 
     async def send(self, data: ndr.Buffer | Sequence[T], /) -> None:
-        """Push all of `data`, waiting while the window is full. Of nothing: does nothing. A checkpoint when it waits.
+        """Push all of `data`, waiting while the window is full. Of nothing: does nothing.
+
+        A checkpoint when it waits, and once in a while when it does not.
 
         Cancelled: whole pieces of up to 256 KiB have been pushed or not; the stream goes on where it stands.
         """
         call, stream = self._live(), self._pushing("send to")
         for octets, elements in _pieces(stream, data):
+            await _breathe(call)
             while True:
                 try:
                     call.push_octets(stream, octets, elements)
                     break
                 except SendWindowFull:
-                    size = len(octets)
-                    await call.wait_until_async(lambda: call.room_for(size))  # noqa: B023 - called before the next round
+                    await call.wait_for_room_async(len(octets))
 
     async def send_eof(self) -> None:
         """End the stream."""
         self._live().push_octets(self._pushing("send_eof"), b"", 0)
 
     async def receive_into(self, into: ndr.Buffer | MutableSequence[T], /) -> int:
-        """Pull at least one element, waiting until there is one; 0 at the end. Cancelled: nothing was consumed."""
+        """Pull at least one element, waiting until there is one; 0 at the end. Cancelled: nothing was consumed.
+
+        A checkpoint when it waits, and once in a while when it does not.
+        """
         call, stream = self._live(), self._pulling("receive_into")
-        return await self._receive(call, stream, stream.element.target(into))
+        return await _receive(call, stream, stream.element.target(into))
 
     @overload
     def __aiter__(self: Pipe[int]) -> AsyncIterator[memoryview]: ...  # type: ignore[overload-overlap]
@@ -174,17 +173,9 @@ class Pipe(Generic[T]):
     def __aiter__(self: Pipe[bool]) -> AsyncIterator[memoryview[bool]]: ...  # type: ignore[overload-overlap]
     @overload
     def __aiter__(self) -> AsyncIterator[list[T]]: ...
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[Any]:
         """Chunks until the end, as `__iter__` gives them."""
-        call, stream = self._live(), self._pulling("iterate over")
-        element = stream.element
-        room = max(1, CHUNK_BYTES // element.stride)
-        while True:
-            target = element.new_target(room)
-            count = await self._receive(call, stream, target)
-            if not count:
-                return
-            yield _chunk(element, target, count)
+        return _AsyncChunks(self._live(), self._pulling("iterate over"))
 
     # Inside
 
@@ -196,22 +187,6 @@ class Pipe(Generic[T]):
     def live(self) -> bool:
         """Is it part of a call?"""
         return self._call is not None
-
-    @staticmethod
-    def _read(call: Call, stream: Stream, target: ndr.Target) -> int:
-        while True:
-            status, count = call.pull(stream, target, notify_later=False)
-            if status is Status.RPC_S_OK:
-                return count
-            call.wait_for_input(stream)
-
-    @staticmethod
-    async def _receive(call: Call, stream: Stream, target: ndr.Target) -> int:
-        while True:
-            status, count = call.pull(stream, target, notify_later=False)
-            if status is Status.RPC_S_OK:
-                return count
-            await call.wait_for_input_async(stream)
 
     def _live(self) -> Call:
         if self._call is None:
@@ -274,6 +249,71 @@ def _pieces(stream: Stream, data: object) -> Iterator[tuple[bytes | memoryview, 
         count = min(at_once, elements - first)
         begin = first * element.stride
         yield view[begin : begin + (count - 1) * element.stride + element.size], count
+
+
+def _read(call: Call, stream: Stream, target: ndr.Target) -> int:
+    """Pull at least one element, blocking; 0 at the end."""
+    while True:
+        status, count = call.pull(stream, target, notify_later=False)
+        if status is Status.RPC_S_OK:
+            return count
+        call.wait_for_input(stream)
+
+
+async def _receive(call: Call, stream: Stream, target: ndr.Target) -> int:
+    """Pull at least one element, awaiting; 0 at the end."""
+    await _breathe(call)
+    while True:
+        status, count = call.pull(stream, target, notify_later=False)
+        if status is Status.RPC_S_OK:
+            return count
+        await call.wait_for_input_async(stream)
+
+
+async def _breathe(call: Call) -> None:
+    """Let other tasks run, and cancel scopes speak, once in a while: a checkpoint costs more than a push."""
+    call.unchecked += 1
+    if call.unchecked >= CHECKPOINT_EVERY:
+        call.unchecked = 0
+        await trio.lowlevel.checkpoint()
+
+
+class _Chunks:
+    """Iterates over a pipe, blocking. A plain object, since a generator left early would have to be closed."""
+
+    def __init__(self, call: Call, stream: Stream) -> None:
+        self._call = call
+        self._stream = stream
+        self._room = max(1, CHUNK_BYTES // stream.element.stride)
+
+    def __iter__(self) -> _Chunks:
+        return self
+
+    def __next__(self) -> Any:
+        target = self._stream.element.new_target(self._room)
+        count = _read(self._call, self._stream, target)
+        if not count:
+            raise StopIteration
+        return _chunk(self._stream.element, target, count)
+
+
+class _AsyncChunks:
+    """Iterates over a pipe, awaiting."""
+
+    def __init__(self, call: Call, stream: Stream) -> None:
+        self._call = call
+        self._stream = stream
+        self._room = max(1, CHUNK_BYTES // stream.element.stride)
+
+    def __aiter__(self) -> _AsyncChunks:
+        return self
+
+    async def __anext__(self) -> Any:
+        target = self._stream.element.new_target(self._room)
+        count = await _receive(self._call, self._stream, target)
+        if not count:
+            raise StopAsyncIteration
+        return _chunk(self._stream.element, target, count)
 
 
 def _chunk(element: ndr.Element, target: ndr.Target, count: int) -> Any:

@@ -79,6 +79,11 @@ class Recorder(Generic[R]):
         """Wait alertably for call-complete."""
         alertable_until(lambda: self.done)
 
+    def wait_next(self) -> None:
+        """Wait alertably for any further event."""
+        seen = len(self.events)
+        alertable_until(lambda: len(self.events) > seen)
+
     def wait_for(self, event: apcrt.AsyncEvent, times: int = 1) -> None:
         """Wait alertably for an event."""
         alertable_until(lambda: self.count(event) >= times)
@@ -121,13 +126,16 @@ class _AnyOffer:
         return self._shape
 
 
+_groups_lock = threading.Lock()  # association groups are shared by connections, and not thread-safe
+
+
 class RawPeer:
     """The server's end of one connection, driven by a script."""
 
-    def __init__(self, sock: socket.socket, *, refuse: bool = False) -> None:
+    def __init__(self, sock: socket.socket, groups: wire.AssociationGroups, *, refuse: bool = False) -> None:
         sock.settimeout(CEILING)
         self.socket = sock
-        self.wire = wire.ServerAssociation(_AnyOffer(refuse=refuse), wire.AssociationGroups(), secondary_address="0")
+        self.wire = wire.ServerAssociation(_AnyOffer(refuse=refuse), groups, secondary_address="0")
         self.request: wire.RequestStarted | None = None
         self.outgoing: wire.OutgoingStub | None = None
         self.hold_replies = False
@@ -154,7 +162,8 @@ class RawPeer:
                 data = b""
             if not data:
                 return None
-            self._events.extend(self.wire.receive(memoryview(data)))
+            with _groups_lock:
+                self._events.extend(self.wire.receive(memoryview(data)))
 
     def until(self, kind: type[E]) -> E:
         """The next event of a kind; what comes before it is dropped."""
@@ -214,6 +223,7 @@ class FakeServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._peers: list[RawPeer] = []
+        self._groups = wire.AssociationGroups()
         self._errors: list[BaseException] = []
         self.binding = f"ncacn_ip_tcp:127.0.0.1[{self._listener.getsockname()[1]}]"
 
@@ -245,7 +255,7 @@ class FakeServer:
                 accepted, _ = self._listener.accept()
             except OSError:
                 return
-            peer = RawPeer(accepted, refuse=self._refuse)
+            peer = RawPeer(accepted, self._groups, refuse=self._refuse)
             self._peers.append(peer)
             thread = threading.Thread(target=self._run, args=(peer,), name=f"fake-server-{len(self._peers)}")
             self._threads.append(thread)

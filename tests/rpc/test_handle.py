@@ -104,7 +104,7 @@ def test_a_handle_serves_one_call_after_the_other(client: Sample) -> None:
     one = Recorder[int]()
     for number in range(5):
         client.add.begin(one.handle, number, 1)
-        alertable_until(lambda number=number: one.count(CC) == number + 1)  # type: ignore[misc]
+        one.wait_for(CC, number + 1)
         assert one.handle.complete_call() == number + 1
     one.handle.user_info = "mine"
     one.handle.flags = AsyncFlags.NOTIFY_ON_SEND_COMPLETE
@@ -440,8 +440,7 @@ def test_an_out_pipe_call_has_no_send_complete_for_its_request(client: Sample) -
     while True:
         status, count = down.pull(buffer := bytearray(100))
         if status is PENDING:
-            seen = len(one.events)
-            alertable_until(lambda seen=seen: len(one.events) > seen)  # type: ignore[misc]
+            one.wait_next()
         elif count:
             received += buffer[:count]
         else:

@@ -104,8 +104,7 @@ def pull_all(
     while True:
         status, count = pipe.pull(into)
         if status is Status.RPC_S_ASYNC_CALL_PENDING:
-            seen = len(recorder.events)
-            alertable_until(lambda seen=seen: len(recorder.events) > seen)  # type: ignore[misc]
+            recorder.wait_next()
         elif count:
             found += into[:count]
         else:

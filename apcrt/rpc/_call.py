@@ -1,7 +1,7 @@
 """What the client's and the server's side of a call have in common: streams, notifications, waiting.
 
-What lives here: `Call`, which pushes, pulls and waits; `Stream`, one direction of one pipe. What must not: how a call
-begins and ends, which differs (`_client_call.py`, `_server_call.py`), and the sockets (`engine`).
+What lives here: `Call`, which pushes, pulls and waits. What must not: how a call begins and ends, which differs
+(`_client_call.py`, `_server_call.py`), how elements become bytes (`_streams.py`), and the sockets (`engine`).
 
 How it works. A call is the engine's `Exchange`: everything below runs under the lock of its connection, in the thread
 that makes the progress. Pushing encodes a chunk and hands it to the connection, which sends it at once or gathers it.
@@ -26,36 +26,21 @@ from apcrt.engine.buffers import Inbox
 from apcrt.engine.exchange import Exchange
 from apcrt.rpc import notify
 from apcrt.rpc._states import CALL, PULL, PUSH, CallEvent, CallState, StreamState
+from apcrt.rpc._streams import Input, Output, Stream
 from apcrt.rpc.handle import AsyncEvent, AsyncFlags
 from apcrt.status import RpcError, RpcUnavailable, RpcUsageError, SendWindowFull, Status
 
 if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
     from apcrt.engine.server import ServerConnection
-    from apcrt.rpc._operation import OperationSpec, PipeParameter
+    from apcrt.rpc._operation import OperationSpec
     from apcrt.wire import OutgoingStub
 
-__all__ = ["Call", "Stream"]
+__all__ = ["Call", "lost_error"]
 
 H = TypeVar("H")  # the handle: the client's or the server's
 
-DIRECT_FROM: Final = 4096  # bytes: smaller rests are received into a lent buffer, with whatever follows them
-SCRATCH: Final = 512  # bytes received behind a direct one: the next headers
-PIECE: Final = 256 * 1024  # bytes that a blocking or awaiting write pushes at a time
 MAX_REPLY: Final = 4 << 20  # bytes of non-pipe results
-
-
-class Stream:
-    """One direction of one pipe on this side. Guarded by the connection's lock."""
-
-    __slots__ = ("element", "name", "reader", "state", "writer")
-
-    def __init__(self, parameter: PipeParameter) -> None:
-        self.name: str = parameter.name
-        self.element: ndr.Element = parameter.element
-        self.state: StreamState = StreamState.WAITING
-        self.writer: ndr.PipeWriter | None = None
-        self.reader: ndr.PipeReader | None = None
 
 
 class Call(Exchange):
@@ -76,8 +61,8 @@ class Call(Exchange):
         operation: OperationSpec,
         inbox: Inbox,
         *,
-        outputs: Sequence[Stream],
-        inputs: Sequence[Stream],
+        outputs: Sequence[Output],
+        inputs: Sequence[Input],
         outputs_first: bool,
         window: int | None,
     ) -> None:
@@ -96,7 +81,6 @@ class Call(Exchange):
         #: Operations of the trio face since the last checkpoint.
         self.unchecked = 0
         self._outputs_first = outputs_first
-        self._out_order = ndr.ByteOrder.native()
         self._out_offset = 0
         self._in_offset = 0
         self._send_due = False
@@ -117,7 +101,7 @@ class Call(Exchange):
                         stream.state = StreamState.OPEN
                     return
 
-    def current_input(self) -> Stream | None:
+    def current_input(self) -> Input | None:
         """The stream whose turn it is to be pulled."""
         for stream in self.inputs:
             if stream.state in (StreamState.OPEN, StreamState.PENDING):
@@ -130,7 +114,7 @@ class Call(Exchange):
 
     # Pushing -----------------------------------------------------------------------------------------------------
 
-    def push(self, stream: Stream | None, data: object) -> int:
+    def push(self, stream: Output | None, data: object) -> int:
         """Push elements, or with none of them the end; returns how many. Never waits.
 
         Raises:
@@ -144,7 +128,7 @@ class Call(Exchange):
         self.push_octets(stream, octets, elements)
         return elements
 
-    def push_octets(self, stream: Stream, octets: bytes | memoryview, elements: int) -> None:
+    def push_octets(self, stream: Output, octets: bytes | memoryview, elements: int) -> None:
         """`push` of what `Element.source` has made of the caller's data."""
         connection = self._carrier()
         try:
@@ -183,7 +167,7 @@ class Call(Exchange):
         return not outstanding or outstanding + size <= self.window
 
     def _push(
-        self, connection: ClientConnection | ServerConnection, stream: Stream, octets: bytes | memoryview, elements: int
+        self, connection: ClientConnection | ServerConnection, stream: Output, octets: bytes | memoryview, elements: int
     ) -> None:
         outstanding = self.outstanding(connection)
         if outstanding and self.window is not None and outstanding + len(octets) > self.window:
@@ -193,18 +177,13 @@ class Call(Exchange):
                 f"{len(octets)} bytes do not fit: {outstanding} of {self.window} are still to be sent; "
                 "push them again after the next send-complete",
             )
-        writer = stream.writer
-        if writer is None:
-            writer = stream.writer = ndr.PipeWriter(stream.element, self._out_order)
-        pieces = writer.chunk(self._out_offset, octets, elements)
-        self._send(connection, pieces)
+        self._send(connection, stream.chunk(self._out_offset, octets, elements))
 
-    def _push_end(self, connection: ClientConnection | ServerConnection, stream: Stream) -> None:
-        writer = stream.writer or ndr.PipeWriter(stream.element, self._out_order)
+    def _push_end(self, connection: ClientConnection | ServerConnection, stream: Output) -> None:
         stream.state = StreamState.ENDED
         self._next_turn()
         last = self._outputs_first and self.all_ended(self.outputs)
-        self._send(connection, [writer.end(self._out_offset)], last=last)
+        self._send(connection, [stream.end(self._out_offset)], last=last)
 
     def _send(
         self,
@@ -240,7 +219,7 @@ class Call(Exchange):
 
     # Pulling -----------------------------------------------------------------------------------------------------
 
-    def pull(self, stream: Stream | None, target: ndr.Target, *, notify_later: bool) -> tuple[Status, int]:
+    def pull(self, stream: Input | None, target: ndr.Target, *, notify_later: bool) -> tuple[Status, int]:
         """Pull elements into `target`: (0, n) with n elements, (0, 0) at the end, (997, 0) when nothing is there.
 
         Args:
@@ -288,95 +267,35 @@ class Call(Exchange):
         return outcome
 
     def _pull(
-        self,
-        connection: ClientConnection | ServerConnection,
-        stream: Stream,
-        target: ndr.Target,
-        notify_later: bool,
+        self, connection: ClientConnection | ServerConnection, stream: Input, target: ndr.Target, notify_later: bool
     ) -> tuple[Status, int]:
-        count, capacity = 0, target.capacity
-        inbox = self.inbox
+        count = 0
         while True:
-            reader = self._reader(stream)
-            if reader is not None:
-                while inbox.size and count < capacity and not reader.ended:
-                    used, got = reader.read(inbox.head, target, count)
-                    inbox.consume(used)
-                    count += got
-                if reader.ended or count == capacity:
-                    break
-            if self.peer_ended and not inbox.size:
-                raise self._short(stream)
-            got_now = self._receive_into(connection, reader, target, count)
-            if got_now is None:
+            stream.begin(self.peer_order, self._in_offset)
+            count = stream.take(self.inbox, target, count)
+            if stream.ended or count == target.capacity:
                 break
-            count += got_now
-            if self.connection is not connection or self.error is not None:
+            if self.peer_ended:
+                raise ndr.NdrError(f"the peer ended its message before the end of pipe {stream.name}")
+            received = stream.receive(connection, self.inbox, target, count)
+            if self.connection is not connection:
                 raise self.error or self._over()
+            if received is None:
+                break
+            count += received
         if count:
             return Status.RPC_S_OK, count
-        if reader is not None and reader.ended:
-            self._pulled_end(stream, reader)
+        if stream.ended:
+            self._pulled_end(stream)
             return Status.RPC_S_OK, 0
         if notify_later:
             stream.state = StreamState.PENDING
         return Status.RPC_S_ASYNC_CALL_PENDING, 0
 
-    def _receive_into(
-        self,
-        connection: ClientConnection | ServerConnection,
-        reader: ndr.PipeReader | None,
-        target: ndr.Target,
-        count: int,
-    ) -> int | None:
-        """Receive once, straight into the target where that goes; None when nothing is there."""
-        stream = connection.stream
-        if stream is None or self.peer_ended:
-            return None
-        left = connection.wire.body_left()
-        memory = reader.direct(target, count) if reader is not None and left >= DIRECT_FROM else None
-        pool = connection.io.buffers
-        buffer = pool.lend()
-        kept = False
-        try:
-            if reader is None or memory is None or len(memory) < DIRECT_FROM:
-                if count and target.capacity - count < DIRECT_FROM:
-                    return None  # there is something to deliver; do not ask the system for little more
-                received = stream.recv_into((buffer,))
-                if not received:
-                    return self._nothing(connection, received)
-                connection.feed(buffer[:received])
-                kept = self.inbox.settle(buffer)
-                return 0
-            memory = memory[:left]
-            received = stream.recv_into((memory, buffer[:SCRATCH]))
-            if not received:
-                return self._nothing(connection, received)
-            straight = min(received, len(memory))
-            done = reader.direct_done(target, count, straight)
-            connection.body_taken(straight)
-            if received > straight:
-                connection.feed(buffer[: received - straight])
-                kept = self.inbox.settle(buffer)
-            return done
-        finally:
-            if not kept:
-                pool.give_back(buffer)
-
-    @staticmethod
-    def _nothing(connection: ClientConnection | ServerConnection, received: int | None) -> None:
-        if received == 0:
-            connection.at_end()
-
-    def _reader(self, stream: Stream) -> ndr.PipeReader | None:
-        """The reader of the stream whose turn it is; None while the peer's byte order is unknown."""
-        if stream.reader is None and self.peer_order is not None:
-            stream.reader = ndr.PipeReader(stream.element, self.peer_order, offset=self._in_offset)
-        return stream.reader
-
-    def _pulled_end(self, stream: Stream, reader: ndr.PipeReader) -> None:
+    def _pulled_end(self, stream: Input) -> None:
         stream.state = StreamState.ENDED
-        self._in_offset = reader.offset
+        if stream.reader is not None:
+            self._in_offset = stream.reader.offset
         self._next_turn()
         if self.all_ended(self.inputs):
             self.inputs_ended()
@@ -390,12 +309,8 @@ class Call(Exchange):
         stream = self.current_input()
         if stream is None:
             return False
-        if self.peer_ended:
-            return True
-        reader = self._reader(stream)
-        if reader is None or not self.inbox.size:
-            return False
-        return reader.ready(self.inbox.head) or reader.ready(self.inbox.join())
+        stream.begin(self.peer_order, self._in_offset)
+        return self.peer_ended or stream.ready(self.inbox)
 
     def offer_pending(self) -> None:
         """Post receive-complete when a pending pull would now succeed. Under the lock."""
@@ -446,7 +361,7 @@ class Call(Exchange):
             finally:
                 self._forget(latch)
 
-    def wait_for_input(self, stream: Stream) -> None:
+    def wait_for_input(self, stream: Input) -> None:
         """Block until a pull of the stream would not be pending.
 
         Raises:
@@ -455,7 +370,7 @@ class Call(Exchange):
         if not self.wait_until(lambda: self._input_settled(stream), self.silence_limit()):
             self.timed_out()
 
-    async def wait_for_input_async(self, stream: Stream) -> None:
+    async def wait_for_input_async(self, stream: Input) -> None:
         """Await what `wait_for_input` blocks for; there is no call time-out here, but there are cancel scopes."""
         await self.wait_until_async(lambda: self._input_settled(stream))
 
@@ -472,7 +387,7 @@ class Call(Exchange):
         """Await what `wait_for_room` blocks for."""
         await self.wait_until_async(lambda: self.room_for(size))
 
-    def _input_settled(self, stream: Stream) -> bool:
+    def _input_settled(self, stream: Input) -> bool:
         return self.error is not None or stream.state is not StreamState.OPEN or self.pending_ready()
 
     def silence_limit(self) -> float | None:
@@ -581,9 +496,6 @@ class Call(Exchange):
         if self.error is not None:
             return self.error
         return RpcUsageError(Status.RPC_S_INVALID_ASYNC_CALL, f"the call of {self.operation.name} is over")
-
-    def _short(self, stream: Stream) -> RpcError:
-        return ndr.NdrError(f"the peer ended its message before the end of pipe {stream.name}")
 
     @staticmethod
     def _refuse(verb: str, status: int) -> NoReturn:

@@ -22,8 +22,9 @@ from apcrt import ndr, trace
 from apcrt.apc import ApcThread, current_thread
 from apcrt.engine.buffers import Inbox
 from apcrt.engine.client import ClientConnection, ClientExchange
-from apcrt.rpc._call import MAX_REPLY, Call, Stream, lost_error
+from apcrt.rpc._call import MAX_REPLY, Call, lost_error
 from apcrt.rpc._states import CallEvent, CallState, StreamState
+from apcrt.rpc._streams import Input, Output
 from apcrt.rpc.handle import AsyncEvent, AsyncHandle
 from apcrt.status import (
     RpcCancelled,
@@ -73,8 +74,8 @@ class ClientCall(Call, ClientExchange):
         handle: AsyncHandle[Any] | None,
         home: ApcThread,
     ) -> None:
-        outputs = {pipe.name: Stream(pipe) for pipe in operation.pipes if pipe.carries_in}
-        inputs = {pipe.name: Stream(pipe) for pipe in operation.pipes if pipe.carries_out}
+        outputs = {pipe.name: Output(pipe, ndr.ByteOrder.native()) for pipe in operation.pipes if pipe.carries_in}
+        inputs = {pipe.name: Input(pipe) for pipe in operation.pipes if pipe.carries_out}
         pipes = _checked_pipes(operation, arguments)
         encoder = ndr.Encoder(ndr.ByteOrder.native())
         operation.request.encode(encoder, arguments)

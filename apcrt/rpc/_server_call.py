@@ -25,8 +25,9 @@ from apcrt.apc import current_thread
 from apcrt.engine.buffers import Inbox
 from apcrt.engine.server import ServerConnection, ServerExchange
 from apcrt.rpc import notify
-from apcrt.rpc._call import Call, Stream, lost_error
+from apcrt.rpc._call import Call, lost_error
 from apcrt.rpc._states import CallEvent, CallState, StreamState
+from apcrt.rpc._streams import Input, Output
 from apcrt.rpc.handle import PENDING, AsyncEvent, ServerHandle
 from apcrt.status import (
     FaultStatus,
@@ -75,8 +76,8 @@ class ServerCall(Call, ServerExchange):
         manager: Callable[..., object],
         order: ndr.ByteOrder,
     ) -> None:
-        outputs = {pipe.name: Stream(pipe) for pipe in operation.pipes if pipe.carries_out}
-        inputs = {pipe.name: Stream(pipe) for pipe in operation.pipes if pipe.carries_in}
+        outputs = {pipe.name: Output(pipe, ndr.ByteOrder.native()) for pipe in operation.pipes if pipe.carries_out}
+        inputs = {pipe.name: Input(pipe) for pipe in operation.pipes if pipe.carries_in}
         super().__init__(
             operation,
             Inbox(connection.io.buffers),
@@ -242,7 +243,7 @@ class ServerCall(Call, ServerExchange):
         if isinstance(error, StatusError):
             if trace.level <= trace.DEBUG:
                 trace.emit(trace.DEBUG, "call.failed", call=self._name, opnum=self.operation.opnum, status=error.status)
-            self.abort_quietly(error.status)
+            self.abort_quietly(error.status or FaultStatus.NCA_S_FAULT_UNSPEC)  # an error that says "no error" is one
         else:
             self._report(error)
             self.abort_quietly(FaultStatus.NCA_S_FAULT_UNSPEC)

@@ -19,7 +19,8 @@ from apcrt import ndr
 from apcrt.status import RpcUsageError, SendWindowFull, Status
 
 if TYPE_CHECKING:
-    from apcrt.rpc._call import Call, Stream
+    from apcrt.rpc._call import Call
+    from apcrt.rpc._streams import Input, Output
 
 __all__ = ["InOutPipe", "InPipe", "OutPipe", "Pipe", "Sink", "Source"]
 
@@ -47,8 +48,8 @@ class Pipe(Generic[T]):
         self.source = source
         self.sink = sink
         self._call: Call | None = None
-        self._output: Stream | None = None
-        self._input: Stream | None = None
+        self._output: Output | None = None
+        self._input: Input | None = None
 
     # The faithful face: never waits
 
@@ -179,7 +180,7 @@ class Pipe(Generic[T]):
 
     # Inside
 
-    def attach(self, call: Call, output: Stream | None, into: Stream | None) -> None:
+    def attach(self, call: Call, output: Output | None, into: Input | None) -> None:
         """Bring the pipe to life, for the runtime."""
         self._call, self._output, self._input = call, output, into
 
@@ -195,10 +196,10 @@ class Pipe(Generic[T]):
             )
         return self._call
 
-    def _pushing(self, verb: str) -> Stream:
+    def _pushing(self, verb: str) -> Output:
         return self._output or self._wrong(verb)
 
-    def _pulling(self, verb: str) -> Stream:
+    def _pulling(self, verb: str) -> Input:
         return self._input or self._wrong(verb)
 
     def _wrong(self, verb: str) -> NoReturn:
@@ -235,7 +236,7 @@ class InOutPipe(Pipe[T]):
 _NO_ROOM: Final = ndr.Target(0, None)
 
 
-def _pieces(stream: Stream, data: object) -> Iterator[tuple[bytes | memoryview, int]]:
+def _pieces(stream: Output, data: object) -> Iterator[tuple[bytes | memoryview, int]]:
     """The data in pieces small enough that pushing one does not pass the window by much."""
     element = stream.element
     octets, elements = element.source(data)
@@ -251,7 +252,7 @@ def _pieces(stream: Stream, data: object) -> Iterator[tuple[bytes | memoryview, 
         yield view[begin : begin + (count - 1) * element.stride + element.size], count
 
 
-def _read(call: Call, stream: Stream, target: ndr.Target) -> int:
+def _read(call: Call, stream: Input, target: ndr.Target) -> int:
     """Pull at least one element, blocking; 0 at the end."""
     while True:
         status, count = call.pull(stream, target, notify_later=False)
@@ -260,7 +261,7 @@ def _read(call: Call, stream: Stream, target: ndr.Target) -> int:
         call.wait_for_input(stream)
 
 
-async def _receive(call: Call, stream: Stream, target: ndr.Target) -> int:
+async def _receive(call: Call, stream: Input, target: ndr.Target) -> int:
     """Pull at least one element, awaiting; 0 at the end."""
     await _breathe(call)
     while True:
@@ -281,7 +282,7 @@ async def _breathe(call: Call) -> None:
 class _Chunks:
     """Iterates over a pipe, blocking. A plain object, since a generator left early would have to be closed."""
 
-    def __init__(self, call: Call, stream: Stream) -> None:
+    def __init__(self, call: Call, stream: Input) -> None:
         self._call = call
         self._stream = stream
         self._room = max(1, CHUNK_BYTES // stream.element.stride)
@@ -300,7 +301,7 @@ class _Chunks:
 class _AsyncChunks:
     """Iterates over a pipe, awaiting."""
 
-    def __init__(self, call: Call, stream: Stream) -> None:
+    def __init__(self, call: Call, stream: Input) -> None:
         self._call = call
         self._stream = stream
         self._room = max(1, CHUNK_BYTES // stream.element.stride)

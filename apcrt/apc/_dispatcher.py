@@ -191,6 +191,7 @@ class Wait:
     def unlink(self) -> None:
         """Leave every line; harmless if not in one. Under D."""
         self.thread.waits.pop(self, None)
+        self.thread.direct.pop(self, None)
         for waitable in self.objects:
             waitable.waiters.pop(self, None)
 

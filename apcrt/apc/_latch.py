@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from apcrt.apc._dispatcher import D, Wait, Wakes, notify
+from apcrt.apc._dispatcher import CANCELLED, D, Wait, Wakes
 from apcrt.apc._pump import pumped_thread
 from apcrt.apc._wait import check_seconds, waiting_thread
 from apcrt.status import ApcError, Status
@@ -91,15 +91,20 @@ class Latch:
 
         Raises:
             ApcError: 87 as `wait`.
+            WaitCancelled: the loop runs on a plain thread whose block was cancelled.
         """
         thread = self._own(pumped_thread("Latch.wait_async"))
         await trio.lowlevel.checkpoint_if_cancelled()
+        thread.check_cancelled()
         if thread.dirty:
             thread.flush_dirty()
         if not self.is_set:
             wait = Wait(thread, (), task=trio.lowlevel.current_task())
             if D.run(_link, self, wait):
                 await trio.lowlevel.wait_task_rescheduled(self._abort)
+                if wait.result == CANCELLED:
+                    self._waiter = None
+                    thread.check_cancelled()
                 return
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -122,24 +127,25 @@ class Latch:
         """Set it and tell the waiter. Under D."""
         self.is_set = True
         waiter, self._waiter = self._waiter, None
-        if waiter is not None:
+        if waiter is not None and waiter.result is None:
             waiter.result = 0
-            if waiter.task is not None:
-                waiter.thread.ready.append(waiter)
-            notify(waiter.thread, wakes)
+            waiter.ended(wakes)
 
     def link(self, wait: Wait) -> bool:
         """Let `wait` be the one who waits, unless it is set. Under D."""
         if self.is_set:
             return False
         self._waiter = wait
+        wait.thread.direct[wait] = None
         return True
 
     def unlink(self) -> bool:
-        """Forget who waits, unless it is set. Under D."""
-        if self.is_set:
+        """Forget who waits, unless the wait has ended already. Under D."""
+        waiter = self._waiter
+        if waiter is None or waiter.result is not None:
             return False
         self._waiter = None
+        waiter.unlink()
         return True
 
 

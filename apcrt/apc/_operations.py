@@ -80,7 +80,7 @@ def change_cancels(wakes: Wakes, thread: ApcThread, change: int) -> None:
     """One more (+1) or one less (-1) of the blocks around a plain thread has been cancelled."""
     thread.cancels += change
     if change > 0:
-        for wait in tuple(thread.waits):
+        for wait in (*thread.waits, *thread.direct):
             if wait.task is not None and wait.result is None and not wait.shielded:
                 wait.result = CANCELLED
                 wait.ended(wakes)

@@ -84,6 +84,7 @@ class ApcThread(Waitable):
         "_port",
         "asleep",
         "cancels",
+        "direct",
         "dirty",
         "drains",
         "dropped",
@@ -112,6 +113,7 @@ class ApcThread(Waitable):
         self.ident = ident
         self.queue: deque[Entry] = deque()
         self.waits: dict[Wait, None] = {}
+        self.direct: dict[Wait, None] = {}  # the waits of trio tasks for latches, which take no part in APCs
         self.drains: list[Drain] = []
         self.ready: list[Wait] = []
         self.asleep = False

@@ -179,6 +179,7 @@ async def drain(thread: ApcThread, parent: Drain | None) -> bool:
     check_depth(thread)
     outer = inside.get()
     level = Drain(thread, parent)
+    before = thread.ran
     rested = False
     try:
         thread.drains.append(level)
@@ -186,7 +187,7 @@ async def drain(thread: ApcThread, parent: Drain | None) -> bool:
         while thread.queue:
             unfinished = run_slice(thread)
             if unfinished is not None:
-                await _drain_async(level, unfinished)
+                await _drain_async(level, unfinished, before)
                 return True
             if thread.queue:
                 rested = True
@@ -199,13 +200,13 @@ async def drain(thread: ApcThread, parent: Drain | None) -> bool:
     return rested
 
 
-async def _drain_async(level: Drain, first: Unfinished) -> None:
-    """Go on with a drain that has come upon an async routine: one nursery owns whatever its routines start."""
+async def _drain_async(level: Drain, first: Unfinished, completed: int) -> None:
+    """Go on with a drain that has come upon an async routine: one nursery owns whatever its routines start.
+
+    `completed` is how many APCs of the thread had been run when others were last released.
+    """
     thread = level.thread
     unfinished: Unfinished | None = first
-    completed = thread.ran - 1
-    if completed:
-        D.run(release, thread, level)
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -260,4 +261,4 @@ async def _breathe(level: Drain) -> bool:
         port.service(0)
     D.run(release, thread, level)
     await trio.lowlevel.cancel_shielded_checkpoint()
-    return trio.current_effective_deadline() == -math.inf
+    return thread.cancels > 0 or trio.current_effective_deadline() == -math.inf

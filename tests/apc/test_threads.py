@@ -247,6 +247,27 @@ class TestStructured:
             until_blocked(worker)
             threads.cancel()
 
+    def test_a_latch_awaited_in_such_a_run_ends_too(self) -> None:
+        ready = threading.Event()
+        latch = lowlevel.Latch()
+
+        async def main() -> None:
+            ready.set()
+            await latch.wait_async()
+
+        def work() -> None:
+            with pytest.raises(WaitCancelled):
+                trio.run(main)
+            with pytest.raises(WaitCancelled):
+                trio.run(main)
+
+        with apc.open_apc_threads() as threads:
+            worker = threads.start(work)
+            ready.wait()
+            until(lambda: worker.direct)
+            threads.cancel()
+        assert "awaited" not in repr(latch)
+
     def test_threads_may_start_and_resume_others(self) -> None:
         got: list[int] = []
 

@@ -427,3 +427,26 @@ def test_a_ring_of_loops() -> None:
         for thread in threads:
             assert isinstance(thread, apc.StructuredThread)
             thread.resume()
+
+
+async def test_outsiders_are_not_released_before_anything_has_run() -> None:
+    gate = trio.Event()
+    released: list[int] = []
+
+    async def outsider() -> None:
+        await aio.sleep_ex(None, alertable=True)
+        released.append(1)
+
+    thread = apc.current_thread()
+    thread.queue_user_apc(bool)
+    await aio.test_alert()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: aio.sleep_ex(None, alertable=True))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(outsider)
+        await trio.testing.wait_all_tasks_blocked()
+        thread.queue_user_apc(gate.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not released
+        gate.set()
+    assert released

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from apcrt.apc import current_thread, lowlevel
 from apcrt.engine.buffers import BUFFER_SIZE
-from apcrt.status import RpcError, RpcUnavailable, Status
+from apcrt.status import ApcError, RpcError, RpcUnavailable, Status
 
 if TYPE_CHECKING:
     from apcrt.apc import ApcThread
@@ -344,7 +344,7 @@ class Connection(abc.ABC):
         if write and self.driver is self.io.port and self.home is not self.io.thread:
             read = read or not self._at_end  # adopted: an early fault must be seen
         elif not write and self.adopted():
-            self.move_to(self.home.port)
+            self.set_home(self.home)
         armed_read, armed_write = self._armed
         if (read and not armed_read) or (write and not armed_write):
             self._armed = (read or armed_read, write or armed_write)
@@ -381,12 +381,16 @@ class Connection(abc.ABC):
 
     def set_home(self, home: ApcThread) -> None:
         """Let completions go to `home`, and its Port drive; a thread with a wake-up hook has the I/O thread drive."""
+        try:
+            port = self.io.port if home.has_wakeup or home is self.io.thread else home.port
+        except ApcError:  # it has ended: what it was to be told cannot be delivered, but the call goes on
+            home, port = self.io.thread, self.io.port
         if self.home is not home:
             self.home.homed.discard(self)
             self.home = home
         if home is not self.io.thread:
             home.homed.add(self)
-        self.move_to(self.io.port if home.has_wakeup or home is self.io.thread else home.port)
+        self.move_to(port)
 
     def rehome(self) -> None:
         """The home thread has got or lost a wake-up hook (`lowlevel.Homed`)."""

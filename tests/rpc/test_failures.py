@@ -1077,7 +1077,7 @@ def test_a_thread_that_ends_before_its_call_has_a_connection() -> None:
         assert one.handle.get_call_status() in (0, Status.RPC_S_CALL_CANCELLED)
 
 
-# ------------------------------------------------------------------------------------------------------- nothing is left
+# ------------------------------------------------------------------------------------------------------ nothing is left
 
 
 @pytest.mark.feature("LIFE-01", "LIFE-02")

@@ -170,8 +170,8 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, _interrupt)
     with Tree(options.root) as tree, apcrt.Runtime(options.config) as runtime:
         endpoint = runtime.config.binding(options.binding).string
         with contextlib.suppress(KeyboardInterrupt), apc.open_apc_threads() as threads:

@@ -245,7 +245,7 @@ class FileRepServer:
 
     @FileRep.write.manager
     def write(
-        self, call: apcrt.ServerHandle[Receipt], path: str, modified: int, mode: int, content: apcrt.InPipe[int]
+        self, _call: apcrt.ServerHandle[Receipt], path: str, modified: int, mode: int, content: apcrt.InPipe[int]
     ) -> Receipt:
         self._check_writable()
         self._plain += 1

@@ -7,7 +7,8 @@ carries which code is in `status`. Import all of it from `apcrt.status`; this mo
 The first name given to a number is the one shown by `describe`; the others are aliases, so that
 `Status(997) is Status.RPC_S_ASYNC_CALL_PENDING is Status.ERROR_IO_PENDING`.
 
-Sources: the public Windows headers' documentation (System Error Codes, RPC Return Values), MS-ERREF 2.2, C706 appendix E.
+Sources: the public Windows headers' documentation (System Error Codes, RPC Return Values), MS-ERREF 2.2, C706
+appendix E.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ with every place in the source that emits, so that neither can drift. Names are 
 wherever they appear:
 
     runtime, thread, connection   names, stable for the life of the thing
-    call                          number of the call, unique per process side of the connection
+    call                          name of the call: operation#n at the client, operation@n at the server
     apc                           what the routine is called
     pipe                          name of the parameter
     wait                          what was waited for
@@ -58,6 +58,21 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "connection.accepted": EventSpec(DEBUG, ("connection", "peer"), "a client connected to the server"),
         "connection.refused": EventSpec(INFO, ("connection", "reason"), "the server ended a connection, and why"),
         "connection.closed": EventSpec(DEBUG, ("connection", "status"), "a connection ended with this status"),
+        "call.started": EventSpec(DEBUG, ("call", "opnum", "binding"), "a client's call began"),
+        "call.dispatched": EventSpec(DEBUG, ("call", "opnum", "client"), "a server's call goes to its manager"),
+        "call.completed": EventSpec(DEBUG, ("call", "opnum"), "a call ended with a reply"),
+        "call.failed": EventSpec(DEBUG, ("call", "opnum", "status"), "a call ended with an error"),
+        "call.cancelled": EventSpec(DEBUG, ("call", "opnum"), "a client's call ended cancelled"),
+        "call.undeliverable": EventSpec(WARNING, ("call", "wanted"), "the thread to be notified has ended"),
+        "pipe.pushed": EventSpec(DEBUG, ("call", "pipe", "elements", "bytes"), "a push was taken; 0 elements: the end"),
+        "pipe.pulled": EventSpec(DEBUG, ("call", "pipe", "elements", "status"), "a pull returned"),
+        "manager.raised": EventSpec(
+            WARNING, ("call", "opnum", "error", "traceback"), "a manager raised something that is no status"
+        ),
+        "server.listening": EventSpec(INFO, ("server", "endpoints"), "a server has opened its endpoints"),
+        "server.stopped": EventSpec(INFO, ("server",), "a server takes no more calls"),
+        "runtime.started": EventSpec(INFO, ("runtime",), "a runtime was opened"),
+        "runtime.closed": EventSpec(INFO, ("runtime",), "a runtime and everything it owned has ended"),
         "runtime.task_failed": EventSpec(WARNING, ("task", "error"), "a task of the I/O thread raised"),
     }
 )

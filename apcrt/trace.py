@@ -3,8 +3,8 @@
 Here live the process-wide level, `emit`, the sinks behind it, the context that travels with queued work, and nothing
 else; the schema is in `_events`, reading a recorded trace back is in `_trace_tools`. This module imports no other room.
 
-How it works. `level` is a plain module variable, the lowest severity anybody wants. Hot code asks it first, so that with
-tracing off an event costs one comparison and builds nothing:
+How it works. `level` is a plain module variable, the lowest severity anybody wants. Hot code asks it first, so that
+with tracing off an event costs one comparison and builds nothing:
 
     if trace.level <= trace.DEBUG:
         trace.emit(trace.DEBUG, "apc.queued", thread=thread.name, apc=name)
@@ -15,10 +15,10 @@ An event goes to the taps (tests, `testing.capture_trace`) and, when it reaches 
 * else, when the application has configured structlog, to structlog under the logger name `apcrt`;
 * else to standard error. Never to standard output, where an unconfigured structlog would print: it may be a transport.
 
-Two promises to callers. `emit` never raises: a broken pipe behind the sink, a processor of the application that fails, an
-event emitted from within a sink, all of these lose the event, are counted (`lost()`), and the first is reported on
-standard error; a wait must not die of its own trace. And `emit` may run application code, so it is never called while a
-lock is held.
+Two promises to callers. `emit` never raises: a broken pipe behind the sink, a processor of the application that
+fails, an event emitted from within a sink, all of these lose the event, are counted (`lost()`), and the first is
+reported on standard error; a wait must not die of its own trace. And `emit` may run application code, so it is never
+called while a lock is held.
 
 Every function may be called from any thread. None of them waits, except for the file it writes to.
 """
@@ -87,9 +87,10 @@ _inside = threading.local()
 def emit(severity: int, event: str, /, **keys: object) -> None:
     """Report one event. Never raises, whatever a tap, a processor or a file does; see the module's text.
 
-    `severity` is one of DEBUG, INFO, WARNING; `event` a name from `EVENTS`, `keys` the keys it lists there. They are not
-    checked here, as this is the hot path; the tests check every place that calls. `exc_info=error` adds a traceback.
-    Call it without any lock held, and behind a comparison with `level` wherever building the keys costs something.
+    `severity` is one of DEBUG, INFO, WARNING; `event` a name from `EVENTS`, `keys` the keys it lists there. They are
+    not checked here, as this is the hot path; the tests check every place that calls. `exc_info=error` adds a
+    traceback. Call it without any lock held, and behind a comparison with `level` wherever building the keys costs
+    something.
     """
     if severity < level:
         return
@@ -136,13 +137,13 @@ def _count_loss(event: str, error: Exception | None) -> None:
 
 
 def configure(*, level: str | int = "info", renderer: Renderer | None = None, file: TextIO | None = None) -> None:
-    """Choose what is reported and where to. For applications and the command line; the library never calls it by itself.
+    """Choose what is reported and where to. For applications and the command line, never called by the library.
 
     `level` is `"off"`, `"warning"`, `"info"`, `"debug"` or a number. With neither `renderer` nor `file` only the level
-    changes, and events keep going to structlog if that is configured, else to standard error. With either, apcrt's events
-    are rendered here: `"console"` for people, `"json"` for one object per line, the form that `apcrt trace` reads; `file`
-    defaults to standard error. The file stays the caller's: it is flushed after each event and never closed. structlog's
-    own configuration is never touched.
+    changes, and events keep going to structlog if that is configured, else to standard error. With either, apcrt's
+    events are rendered here: `"console"` for people, `"json"` for one object per line, the form that `apcrt trace`
+    reads; `file` defaults to standard error. The file stays the caller's: it is flushed after each event and never
+    closed. structlog's own configuration is never touched.
 
     Raises `RpcUsageError` (87) for an unknown level or renderer.
     """
@@ -223,19 +224,19 @@ def _render_to(file: TextIO | None, renderer: Renderer) -> _Sink:
     if renderer == "json":
         json = structlog.processors.JSONRenderer(default=str)
 
-        def render(_: None, method: str, values: MutableMapping[str, object]) -> str | bytes:
-            return json(None, method, format_exception(None, method, values))  # type: ignore[arg-type]
+        def render_json(_: None, method: str, values: MutableMapping[str, object]) -> str | bytes:
+            return json(None, method, format_exception(None, method, values))
 
+        render = render_json
     elif renderer == "console":
         colors = file is None and sys.stderr is not None and sys.stderr.isatty()
-        render = structlog.dev.ConsoleRenderer(  # type: ignore[assignment]
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
-        )
+        render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     else:
         raise RpcUsageError(
             Status.ERROR_INVALID_PARAMETER, f"unknown renderer {renderer!r}; there are 'console' and 'json'"
         )
-    # Re-entrant because a finalizer may emit in the middle of a write; `emit` turns that away, this must not hang first.
+    # Re-entrant because a finalizer may emit in the middle of a write; `emit` turns that away, this must not hang
+    # first.
     writing = threading.RLock()
 
     def sink(severity: int, event: str, keys: dict[str, object]) -> None:
@@ -286,12 +287,16 @@ class Snapshot:
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
 
+    def bound(self) -> AbstractContextManager[None]:
+        """Bind the values, and on leaving give the thread its own back."""
+        return structlog.contextvars.bound_contextvars(**self._values)
+
     def __repr__(self) -> str:
         return f"<Snapshot {dict(self._values)!r}>"
 
 
 def snapshot() -> Snapshot | None:
-    """The structlog context of the caller, to go with a queued item; context variables do not cross threads by themselves.
+    """The structlog context of the caller, to go with a queued item: context variables do not cross threads.
 
     None when nothing is bound or tracing is off for everything, so that the common case carries nothing.
     """
@@ -311,4 +316,4 @@ def restored(snapshot: Snapshot | None) -> AbstractContextManager[None]:
     """
     if snapshot is None:
         return _NOTHING
-    return structlog.contextvars.bound_contextvars(**snapshot._values)
+    return snapshot.bound()

@@ -362,6 +362,8 @@ class Connection(abc.ABC):
 
     def watch(self) -> None:
         """Have the I/O thread told of the peer's death, unless it was already. Under the lock."""
+        if self.driver is self.io.port and self._armed != (False, False):
+            return  # what is armed there tells of a hang-up too, and there is one registration for a descriptor
         if self.stream is not None and not self._hung_up:
             self.io.port.arm(self.stream.lifeline, lowlevel.HANGUP, self)
             self._pollers.add(self.io.port)

@@ -98,7 +98,7 @@ class ClientCall(Call, ClientExchange):
         self._arguments = {name: value for name, value in arguments.items() if name not in pipes}
         self._backlog: list[bytes] = [bytes(encoder.data)]
         self._backlog_size = len(encoder.data)
-        self._out_offset = self._backlog_size
+        self._out_offset = self._arguments_size = len(encoder.data)
         self._backlog_ended = not self.outputs
         self._cancelled = False
         self._name = f"{operation.name}#{next(_serial)}"
@@ -217,7 +217,9 @@ class ClientCall(Call, ClientExchange):
         self._backlog_ended = last
 
     def outstanding(self, connection: ClientConnection | ServerConnection) -> int:
-        return self._backlog_size if self.stub is None else connection.outstanding()
+        if self.stub is None:  # arguments are not pushes: a first push is taken whether they have left or not
+            return self._backlog_size - self._arguments_size
+        return connection.outstanding()
 
     # What the handle and the faces do
 

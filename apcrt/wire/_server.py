@@ -36,13 +36,13 @@ from apcrt.wire._events import (
 from apcrt.wire._groups import AssociationGroups
 from apcrt.wire._incoming import IncomingCall
 from apcrt.wire._numbers import (
+    APCRT_RECEIVED,
     CANCEL_PENDING,
     FIRST,
     HEADER_SIGN,
     LAST,
     MAX_CONTEXTS,
     MAX_REQUEST,
-    APCRT_RECEIVED,
     STRANGER_FRAGMENT,
     NakReason,
     PacketType,

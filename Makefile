@@ -26,8 +26,8 @@ check: $(STAMP) ## style and types: ruff, mypy --strict, pyright, completeness o
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pyright
-	$(BIN)/pyright --verifytypes apcrt --ignoreexternal
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes apcrt --ignoreexternal
 
 test: check ## everything that must hold: check, then the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term

@@ -181,7 +181,7 @@ class Connection(abc.ABC):
             return
         place = 1 if self._head_cut else 0
         for index, queued in enumerate(self.send_queue):
-            if (index or not self._head_cut) and queued[3] & 1 and queued[12:16] == pdu[12:16]:
+            if (index or not self._head_cut) and queued[3] & 1 and bytes(queued[12:16]) == pdu[12:16]:
                 place = index + 1  # not before the call's own first fragment, or it is about nothing
         self.send_queue.insert(place, memoryview(pdu))
         self.queued_bytes += len(pdu)

@@ -85,6 +85,7 @@ class Call(Exchange):
         self._in_offset = 0
         self._send_due = False
         self._refused = 0
+        self._pushed = False  # is anything that was pushed outstanding?
         self._inline = False
         self._waiters: list[lowlevel.Latch] = []
         self._next_turn()
@@ -170,13 +171,14 @@ class Call(Exchange):
         self, connection: ClientConnection | ServerConnection, stream: Output, octets: bytes | memoryview, elements: int
     ) -> None:
         outstanding = self.outstanding(connection)
-        if outstanding and self.window is not None and outstanding + len(octets) > self.window:
+        if self._pushed and outstanding and self.window is not None and outstanding + len(octets) > self.window:
             self._refused = len(octets)
             raise SendWindowFull(
                 Status.RPC_S_SEND_INCOMPLETE,
                 f"{len(octets)} bytes do not fit: {outstanding} of {self.window} are still to be sent; "
                 "push them again after the next send-complete",
             )
+        self._pushed = True
         self._send(connection, stream.chunk(self._out_offset, octets, elements))
 
     def _push_end(self, connection: ClientConnection | ServerConnection, stream: Output) -> None:
@@ -206,6 +208,7 @@ class Call(Exchange):
 
     def drained(self, left: int) -> None:
         if not left:
+            self._pushed = False
             if self._send_due or (self._refused and self.wants_send_complete()):
                 self._send_due = False
                 self._notify(AsyncEvent.SEND_COMPLETE)

@@ -216,7 +216,7 @@ class Call(Exchange):
             self._rouse()
         elif self._refused and self.window is not None and left + self._refused <= self.window:
             self._refused = 0
-            if self.wants_send_complete():
+            if self.wants_send_complete() and not self._send_due:
                 self._notify(AsyncEvent.SEND_COMPLETE)
             self._rouse()
 

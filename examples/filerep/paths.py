@@ -54,7 +54,12 @@ def parts(path: str) -> list[str]:
     return names
 
 
-def attributes(found: os.stat_result) -> Attributes:
+def attributes(file: FileIO) -> Attributes:
+    """Those of an open file."""
+    return _attributes(os.fstat(file.fileno()))
+
+
+def _attributes(found: os.stat_result) -> Attributes:
     """What is compared and replicated of a file's status: the permission bits, but not set-user-ID and its kin."""
     return Attributes(found.st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode) & 0o777)
 
@@ -121,7 +126,7 @@ class Tree:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return attributes(found) if stat.S_ISREG(found.st_mode) else None
+        return _attributes(found) if stat.S_ISREG(found.st_mode) else None
 
     def make_directory(self, path: str, mode: int) -> None:
         """Make a directory, and those above it, where they are missing; give it `mode`, but stay able to write."""
@@ -211,7 +216,7 @@ class Tree:
 
 def _entry(path: str, found: os.stat_result) -> Entry:
     if stat.S_ISREG(found.st_mode):
-        looks = attributes(found)
+        looks = _attributes(found)
         return Entry(Kind.FILE, path, looks.size, looks.modified, looks.mode)
     if stat.S_ISDIR(found.st_mode):
         return Entry(Kind.DIRECTORY, path, mode=stat.S_IMODE(found.st_mode) & 0o777)

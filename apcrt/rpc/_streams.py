@@ -33,9 +33,9 @@ class Stream:
     __slots__ = ("element", "name", "state")
 
     def __init__(self, parameter: PipeParameter) -> None:
-        self.name = parameter.name
-        self.element = parameter.element
-        self.state = StreamState.WAITING
+        self.name: str = parameter.name
+        self.element: ndr.Element = parameter.element
+        self.state: StreamState = StreamState.WAITING
 
 
 class Output(Stream):

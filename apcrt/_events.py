@@ -58,21 +58,23 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "connection.accepted": EventSpec(DEBUG, ("connection", "peer"), "a client connected to the server"),
         "connection.refused": EventSpec(INFO, ("connection", "reason"), "the server ended a connection, and why"),
         "connection.closed": EventSpec(DEBUG, ("connection", "status"), "a connection ended with this status"),
-        "call.started": EventSpec(DEBUG, ("call", "opnum", "binding"), "a client's call began"),
-        "call.dispatched": EventSpec(DEBUG, ("call", "opnum", "client"), "a server's call goes to its manager"),
-        "call.completed": EventSpec(DEBUG, ("call", "opnum"), "a call ended with a reply"),
-        "call.failed": EventSpec(DEBUG, ("call", "opnum", "status"), "a call ended with an error"),
-        "call.cancelled": EventSpec(DEBUG, ("call", "opnum"), "a client's call ended cancelled"),
-        "call.undeliverable": EventSpec(WARNING, ("call", "wanted"), "the thread to be notified has ended"),
-        "pipe.pushed": EventSpec(DEBUG, ("call", "pipe", "elements", "bytes"), "a push was taken; 0 elements: the end"),
-        "pipe.pulled": EventSpec(DEBUG, ("call", "pipe", "elements", "status"), "a pull returned"),
-        "manager.raised": EventSpec(
-            WARNING, ("call", "opnum", "error", "traceback"), "a manager raised something that is no status"
+        "call.started": EventSpec(DEBUG, ("call", "opnum", "binding"), "a client began a call"),
+        "call.dispatched": EventSpec(DEBUG, ("call", "opnum", "client"), "the server gives a call to its manager"),
+        "call.completed": EventSpec(DEBUG, ("call", "opnum"), "the call ended well"),
+        "call.failed": EventSpec(DEBUG, ("call", "opnum", "status"), "the call ended with this status"),
+        "call.cancelled": EventSpec(DEBUG, ("call", "opnum"), "the call ended because it was cancelled"),
+        "call.undeliverable": EventSpec(
+            WARNING, ("call", "wanted"), "a notification could not be delivered: its thread, port or event is gone"
         ),
-        "server.listening": EventSpec(INFO, ("server", "endpoints"), "a server has opened its endpoints"),
+        "pipe.pushed": EventSpec(DEBUG, ("call", "pipe", "elements", "bytes"), "a push took these elements; 0 ends"),
+        "pipe.pulled": EventSpec(DEBUG, ("call", "pipe", "elements", "status"), "a pull gave these elements; 0 ends"),
+        "manager.raised": EventSpec(
+            WARNING, ("call", "opnum", "error", "traceback"), "a manager routine raised; the client gets a fault"
+        ),
+        "server.listening": EventSpec(INFO, ("server", "endpoints"), "a server listens on these string bindings"),
         "server.stopped": EventSpec(INFO, ("server",), "a server takes no more calls"),
-        "runtime.started": EventSpec(INFO, ("runtime",), "a runtime was opened"),
-        "runtime.closed": EventSpec(INFO, ("runtime",), "a runtime and everything it owned has ended"),
+        "runtime.started": EventSpec(INFO, ("runtime",), "a runtime was entered"),
+        "runtime.closed": EventSpec(INFO, ("runtime",), "a runtime was left; everything it owned has ended"),
         "runtime.task_failed": EventSpec(WARNING, ("task", "error"), "a task of the I/O thread raised"),
     }
 )

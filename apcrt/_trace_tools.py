@@ -3,10 +3,10 @@
 The input is what `trace.configure(renderer="json")` writes, one object per line, or any structlog JSON log that has
 `event` and an ISO `timestamp`. Functions here take and give iterables of records and do no input or output; `cli` does.
 
-The timeline has one track per thread. What took time (`seconds`) is a bar that ends at its record, everything else a
-mark on the thread that emitted it. An arrow leads from `apc.queued` on the queueing thread to the bar of the routine
-on the thread that owns it. A queue is first in first out, so the n-th `apc.queued` of a routine on a thread belongs
-to the n-th `apc.run` or `apc.failed` of that routine there; no identifier has to be recorded for that.
+The timeline has one track per thread and one per call. What took time (`seconds`) is a bar that ends at its record,
+everything else a mark on the thread that emitted it. An arrow leads from `apc.queued` on the queueing thread to the bar
+of the routine on the thread that owns it. A queue is first in first out, so the n-th `apc.queued` of a routine on a
+thread belongs to the n-th `apc.run` or `apc.failed` of that routine there; no identifier has to be recorded for that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Record", "parse", "render", "select", "timeline"]
 
 Record = Mapping[str, object]
 
-_FRAME: Final = frozenset({"timestamp", "level", "emitter", "event", "exception"})
+_FRAME: Final = frozenset({"timestamp", "level", "emitter", "event", "exception", "traceback"})
 
 
 def parse(lines: Iterable[str]) -> Iterator[Record | None]:
@@ -64,8 +64,8 @@ def render(record: Record) -> str:
     line = (
         f"{clock:15} {record.get('level', ''):8}{record.get('emitter', ''):16} {record['event']!s:22} {keys}".rstrip()
     )
-    exception = record.get("exception")
-    return f"{line}\n{exception}" if exception else line
+    trace = str(record.get("traceback") or record.get("exception") or "")
+    return f"{line}\n{trace.rstrip()}" if trace else line
 
 
 # ------------------------------------------------------------------------------------------------------------ timeline
@@ -106,6 +106,7 @@ class _Timeline:
         return {"traceEvents": names + self._events, "displayTimeUnit": "ms"}
 
     def _add(self, at: float, record: Record) -> None:
+        call = record.get("call")
         event, emitter = str(record["event"]), str(record.get("emitter") or record.get("thread") or "unknown")
         home = str(record.get("thread") or emitter)
         routine = (home, str(record.get("apc")))
@@ -126,6 +127,10 @@ class _Timeline:
                 if begun := self._waits.get(home):
                     begun.pop()
                 self._event("X", at - _duration(record), home, record, dur=_duration(record))
+            case "call.started" | "call.dispatched" if call is not None:
+                self._event("b", at, emitter, record, id=str(call))
+            case "call.completed" | "call.failed" | "call.cancelled" if call is not None:
+                self._event("e", at, emitter, record, id=str(call))
             case _ if "seconds" in record:
                 self._event("X", at - _duration(record), emitter, record, dur=_duration(record))
             case _:
@@ -137,6 +142,8 @@ class _Timeline:
         values["tid"] = self._tracks.setdefault(thread, len(self._tracks) + 1)
         if phase in {"s", "f"}:
             values.update(name="apc", cat="apc")  # both ends of an arrow carry the same name
+        elif phase in {"b", "e"}:
+            values.update(name=f"call {record['call']}", args={"event": name, "status": record.get("status")})
         else:
             subject = record.get("apc") or record.get("wait")
             values["name"] = f"{name} {subject}" if subject else name

@@ -1,107 +1,277 @@
-"""Traces: the schema against the source and the page, taps, sinks, and the context that travels."""
+"""The trace: level, sinks, what happens when one fails, travelling context, and the schema against source and page."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
-import subprocess
-import sys
+import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import structlog
 
-import apcrt
-from apcrt import apc, testing, trace
+from apcrt import trace
+from apcrt.status import RpcUsageError
 
 ROOT = Path(__file__).parents[1]
-LEVELS = {trace.DEBUG: "debug", trace.INFO: "info", trace.WARNING: "warning"}
+Seen = list[tuple[int, str, dict[str, object]]]
 
 
-def emitted() -> list[tuple[str, str, set[str]]]:
-    """Every place that emits: where, the event's name, its keys."""
-    found: list[tuple[str, str, set[str]]] = []
-    for path in sorted((ROOT / "apcrt").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            arguments = node.args
-            if ast.unparse(node.func) == "partial" and arguments and ast.unparse(arguments[0]) == "trace.emit":
-                arguments = arguments[1:]
-            elif ast.unparse(node.func) != "trace.emit":
-                continue
-            if len(arguments) > 1 and isinstance(arguments[1], ast.Constant):
-                keys = {keyword.arg for keyword in node.keywords if keyword.arg} - {"exc_info"}
-                found.append((f"{path.name}:{node.lineno}", str(arguments[1].value), keys))
-    return found
+@contextlib.contextmanager
+def tapped(level: int = trace.DEBUG) -> Iterator[Seen]:
+    seen: Seen = []
+
+    def tap(severity: int, event: str, keys: dict[str, object]) -> None:
+        seen.append((severity, event, keys))
+
+    trace.add_tap(tap, level)
+    try:
+        yield seen
+    finally:
+        trace.remove_tap(tap)
 
 
-def test_what_is_emitted_is_in_the_schema() -> None:
-    places = emitted()
-    assert len(places) > 20
-    for where, name, keys in places:
-        assert name in trace.EVENTS, where
-        assert keys <= set(trace.EVENTS[name].keys), where
-    assert {name for _, name, _ in places} == set(trace.EVENTS)
+def test_only_warnings_are_wanted_at_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trace.level == trace.WARNING
+    trace.emit(trace.INFO, "runtime.started", runtime="r1")
+    trace.emit(trace.WARNING, "thread.overdue", thread="main", seconds=10.0, queued=3)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "thread.overdue" in err
+    assert "runtime.started" not in err
 
 
-def test_the_page_shows_the_schema() -> None:
-    rows = [line for line in (ROOT / "docs" / "tracing.md").read_text().splitlines() if line.startswith("| `")]
-    expected = [
-        f"| `{name}` | {LEVELS[event.level]} | {', '.join(f'`{key}`' for key in event.keys)} | {event.text} |"
-        for name, event in trace.EVENTS.items()
+def test_the_level_is_the_lowest_that_anybody_wants() -> None:
+    with tapped(trace.INFO):
+        assert trace.level == trace.INFO
+        with tapped(trace.DEBUG):
+            assert trace.level == trace.DEBUG
+        trace.configure(level="off")
+        assert trace.level == trace.INFO
+    assert trace.level == trace.OFF
+
+
+def test_a_tap_sees_what_is_emitted_from_its_level_up_and_owns_its_dictionary(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with tapped(trace.INFO) as some, tapped() as all_of_it:
+        trace.emit(trace.DEBUG, "apc.queued", thread="a", apc="f")
+        trace.emit(trace.INFO, "runtime.started", runtime="r1")
+        some[0][2]["runtime"] = "changed"
+    assert [event for _, event, _ in some] == ["runtime.started"]
+    assert all_of_it == [
+        (trace.DEBUG, "apc.queued", {"thread": "a", "apc": "f"}),
+        (trace.INFO, "runtime.started", {"runtime": "r1"}),
     ]
-    assert rows == expected
+    assert capsys.readouterr() == ("", "")
 
 
-def test_only_warnings_by_default() -> None:
+def test_json_lines_carry_time_level_emitter_and_context() -> None:
+    file = io.StringIO()
+    trace.configure(level="debug", renderer="json", file=file)
+    with structlog.contextvars.bound_contextvars(request=7):
+        trace.emit(trace.DEBUG, "wait.end", thread="a", wait="sleep", status=192, seconds=0.5)
+    record = json.loads(file.getvalue())
+    assert record.pop("timestamp").endswith("+00:00")
+    assert record == {
+        "event": "wait.end",
+        "level": "debug",
+        "emitter": threading.current_thread().name,
+        "thread": "a",
+        "wait": "sleep",
+        "status": 192,
+        "seconds": 0.5,
+        "request": 7,
+    }
+
+
+def test_json_renders_any_object_and_exceptions() -> None:
+    file = io.StringIO()
+    trace.configure(level="warning", renderer="json", file=file)
+    try:
+        raise ZeroDivisionError("by nought")
+    except ZeroDivisionError as error:
+        trace.emit(trace.WARNING, "manager.raised", call=object(), exc_info=error)
+    record = json.loads(file.getvalue())
+    assert record["call"].startswith("<object")
+    assert "by nought" in record["exception"]
+
+
+def test_console_lines_are_readable() -> None:
+    file = io.StringIO()
+    trace.configure(level="info", renderer="console", file=file)
+    trace.emit(trace.INFO, "server.listening", server="s", endpoints="ncalrpc:[x]")
+    assert re.search(r"\[info *\] server.listening .*server=s", file.getvalue())
+
+
+def test_a_configured_structlog_gets_the_events_and_standard_error_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    entries: list[object] = []
+
+    def keep(logger: object, method: str, event_dict: structlog.typing.EventDict) -> NoReturn:
+        entries.append((method, dict(event_dict)))
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[keep])
+    trace.configure(level="debug")
+    trace.emit(trace.DEBUG, "apc.queued", thread="a", apc="f")
+    trace.emit(trace.INFO, "runtime.started", runtime="r")
+    trace.emit(trace.WARNING, "apc.failed", thread="a", apc="f")
+    assert entries == [
+        ("debug", {"event": "apc.queued", "thread": "a", "apc": "f"}),
+        ("info", {"event": "runtime.started", "runtime": "r"}),
+        ("warning", {"event": "apc.failed", "thread": "a", "apc": "f"}),
+    ]
+    assert capsys.readouterr() == ("", "")
+    assert trace.lost() == 0
+
+
+def test_a_failing_sink_loses_the_event_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise OSError("disk gone")
+
+    trace.add_tap(broken)
+    trace.emit(trace.DEBUG, "apc.queued")
+    trace.emit(trace.DEBUG, "apc.queued")
+    assert trace.lost() == 2
+    assert capsys.readouterr().err.count("disk gone") == 1
+
+
+def test_an_event_from_within_a_sink_is_turned_away() -> None:
+    seen: list[str] = []
+
+    def talkative(severity: int, event: str, keys: dict[str, object]) -> None:
+        seen.append(event)
+        trace.emit(trace.DEBUG, "pipe.pushed")
+
+    trace.add_tap(talkative)
+    trace.emit(trace.DEBUG, "apc.queued")
+    assert seen == ["apc.queued"]
+    assert trace.lost() == 1
+
+
+def test_no_standard_error_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    trace.emit(trace.WARNING, "apc.failed")
+    assert trace.lost() == 0
+
+
+@pytest.mark.parametrize("wrong", [{"level": "loud"}, {"renderer": "xml"}])
+def test_unknown_names_are_refused_and_change_nothing(wrong: dict[str, str]) -> None:
+    with pytest.raises(RpcUsageError, match="there are"):
+        trace.configure(**wrong)  # type: ignore[arg-type]
     assert trace.level == trace.WARNING
 
 
-def test_json_to_a_file() -> None:
-    file = io.StringIO()
-    trace.configure(level="debug", renderer="json", file=file)
-    apc.current_thread().queue_user_apc(lambda: None)
-    apc.sleep_ex(0, alertable=True)
-    events = [json.loads(line)["event"] for line in file.getvalue().splitlines()]
-    assert "apc.queued" in events
-    assert "apc.run" in events
+def test_many_threads_may_emit_while_taps_come_and_go() -> None:
+    with tapped() as seen:
+        start = threading.Barrier(5)
+
+        def emit(name: str) -> None:
+            start.wait()
+            for number in range(200):
+                trace.emit(trace.DEBUG, "apc.run", thread=name, apc=str(number))
+
+        threads = [threading.Thread(target=emit, args=(f"t{n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        for _ in range(100):
+            with tapped():
+                pass
+        for thread in threads:
+            thread.join()
+    for n in range(4):
+        own = [keys["apc"] for _, _, keys in seen if keys["thread"] == f"t{n}"]
+        assert own == [str(number) for number in range(200)]
 
 
-def test_a_broken_sink_costs_nobody_anything() -> None:
-    def broken(_severity: int, _event: str, _keys: dict[str, object]) -> None:
-        raise ValueError("on purpose")
+def test_the_context_of_the_issuer_travels_and_leaves_no_trace() -> None:
+    with structlog.contextvars.bound_contextvars(request=7, user="ada"):
+        taken = trace.snapshot()
+    assert taken is not None
+    assert "ada" in repr(taken)
+    found: list[dict[str, object]] = []
 
-    before = trace.lost()
-    trace.add_tap(broken, trace.WARNING)
-    try:
-        trace.emit(trace.WARNING, "thread.overdue", thread="t", seconds=1.0, queued=1)
-    finally:
-        trace.remove_tap(broken)
-    assert trace.lost() == before + 1
+    def run() -> None:
+        structlog.contextvars.bind_contextvars(user="of the thread", place="here")
+        with trace.restored(taken):
+            found.append(structlog.contextvars.get_contextvars())
+        found.append(structlog.contextvars.get_contextvars())
 
-
-def test_the_context_travels_with_the_apc() -> None:
-    seen: list[dict[str, object]] = []
-    with testing.capture_trace() as captured:
-        with structlog.contextvars.bound_contextvars(request="r1"):
-            apc.current_thread().queue_user_apc(lambda: seen.append(dict(structlog.contextvars.get_contextvars())))
-        apc.sleep_ex(0, alertable=True)
-        assert captured.events("apc.run")
-    assert seen == [{"request": "r1"}]
-    assert structlog.contextvars.get_contextvars() == {}
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [{"request": 7, "user": "ada", "place": "here"}, {"user": "of the thread", "place": "here"}]
 
 
-def test_unknown_levels_are_refused() -> None:
-    with pytest.raises(apcrt.RpcUsageError, match="level"):
-        trace.configure(level="loud")
+def test_there_is_no_snapshot_of_nothing_nor_with_tracing_off() -> None:
+    assert trace.snapshot() is None
+    with trace.restored(None):
+        pass
+    with structlog.contextvars.bound_contextvars(request=7):
+        trace.configure(level="off")
+        assert trace.snapshot() is None
 
 
-def test_nothing_goes_to_standard_output() -> None:
-    program = "from apcrt import trace; trace.emit(trace.WARNING, 'thread.overdue', thread='t', seconds=1.0, queued=1)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == ""
-    assert "thread.overdue" in done.stderr
+# ---------------------------------------------------------------------------------------------------------- the schema
+
+
+def emitted() -> Iterator[tuple[str, str, ast.expr, set[str]]]:
+    """Every place in the source that emits: where, the event, its level, its keys.
+
+    Both forms are found, the call and the one that a partial prepares for when the locks are released.
+    """
+    for path in sorted([*ROOT.glob("apcrt/**/*.py"), *ROOT.glob("transports/**/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            parts = [node.func, *node.args]
+            for function, level, event in zip(parts, parts[1:], parts[2:], strict=False):
+                if ast.unparse(function) == "trace.emit":
+                    assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: the name of an event is a literal"
+                    keys = {keyword.arg or "**" for keyword in node.keywords}
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", str(event.value), level, keys
+
+
+def test_everything_emitted_is_in_the_schema() -> None:
+    levels = {"trace.DEBUG": trace.DEBUG, "trace.INFO": trace.INFO, "trace.WARNING": trace.WARNING}
+    wrong = []
+    for where, event, level, keys in emitted():
+        spec = trace.EVENTS.get(event)
+        if spec is None:
+            wrong.append(f"{where}: {event} is not in EVENTS")
+            continue
+        if unknown := keys - {*spec.keys, "exc_info"}:
+            wrong.append(f"{where}: {event} has no key {unknown}")
+        spelled = ast.unparse(level)
+        if levels.get(spelled, spec.level) != spec.level:
+            wrong.append(f"{where}: {event} is emitted as {spelled}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_event_of_the_schema_is_emitted_somewhere() -> None:
+    assert set(trace.EVENTS) == {event for _, event, _, _ in emitted()}
+
+
+def test_names_are_noun_and_verb() -> None:
+    for name in trace.EVENTS:
+        assert re.fullmatch(r"[a-z]+\.[a-z_]+", name)
+
+
+def test_the_page_says_what_the_schema_says() -> None:
+    page = (ROOT / "docs" / "tracing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| (\w+) \| (.*?) \| (.*) \|$", page, re.MULTILINE)
+    documented = {
+        name: trace.EventSpec(trace.LEVELS[level], tuple(re.findall(r"`(\w+)`", keys)), text)
+        for name, level, keys, text in rows
+    }
+    assert documented == dict(trace.EVENTS)
+    explained = page.partition("## Keys")[2]
+    for spec in trace.EVENTS.values():
+        for key in spec.keys:
+            assert f"`{key}`" in explained, key

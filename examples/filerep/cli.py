@@ -175,9 +175,7 @@ def _serve(options: argparse.Namespace) -> int:
     with Tree(options.root) as tree, apcrt.Runtime(options.config) as runtime:
         endpoint = runtime.config.binding(options.binding).string
         with contextlib.suppress(KeyboardInterrupt), apc.open_apc_threads() as threads:
-            workers = [Worker() for _ in range(WORKERS)]
-            for number, worker in enumerate(workers, 1):
-                worker.thread = threads.start(worker.main, name=f"filerep-worker-{number}")
+            workers = [Worker(threads, f"filerep-worker-{number}") for number in range(1, WORKERS + 1)]
             manager = FileRepServer(
                 tree, workers, writable=options.writable, exclude=frozenset([*options.exclude, "__pycache__"])
             )

@@ -63,9 +63,7 @@ class Worker:
 class Sender(Generic[R]):
     """Pushes a stream, one piece at a time, and completes its call. Everything here runs on the worker's thread."""
 
-    def __init__(
-        self, worker: Worker, call: apcrt.ServerHandle[R], pipe: apcrt.Pipe[int], stream: Outgoing[R]
-    ) -> None:
+    def __init__(self, worker: Worker, call: apcrt.ServerHandle[R], pipe: apcrt.Pipe[int], stream: Outgoing[R]) -> None:
         self.worker = worker
         self.call = call
         self.pipe = pipe
@@ -184,7 +182,8 @@ class FileRepServer:
 
     @FileRep.list_tree.manager
     def list_tree(self, call: apcrt.ServerHandle[int], records: apcrt.OutPipe[int]) -> apcrt.Pending:
-        return self._hand_off(Sender(self._worker(), call, records, ListingStream(self.tree, self.exclude, self.buffer)))
+        stream = ListingStream(self.tree, self.exclude, self.buffer)
+        return self._hand_off(Sender(self._worker(), call, records, stream))
 
     @FileRep.read.manager
     def read(self, call: apcrt.ServerHandle[Receipt], path: str, content: apcrt.OutPipe[int]) -> apcrt.Pending:
@@ -274,7 +273,7 @@ class FileRepServer:
 
     def _check_writable(self, path: str) -> None:
         if not self.writable:
-            raise apcrt.RpcError(Status.ERROR_ACCESS_DENIED, f"{path!r} cannot be written: the tree is served read-only")
+            raise apcrt.RpcError(Status.ERROR_ACCESS_DENIED, f"{path!r}: the tree is served read-only")
 
 
 @contextlib.contextmanager

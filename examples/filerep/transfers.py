@@ -262,7 +262,7 @@ class Upload(Transfer):
 
     def begin(self) -> None:
         self.file = self.tree.open_file(self.entry.path)
-        self.looks = attributes(os.fstat(self.file.fileno()))
+        self.looks = attributes(self.file)
         self.sha256 = hashlib.sha256()
         self.pieces: Iterator[memoryview] = delta.content(self.file, self.buffer)
         self.ended = False

@@ -49,7 +49,9 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
             WARNING, ("thread", "seconds", "queued"), "a thread owes completions and has not waited alertably"
         ),
         "thread.ended": EventSpec(
-            DEBUG, ("thread", "dropped"), "a thread ended; a warning when queued APCs ended with it"
+            DEBUG,
+            ("thread", "dropped"),
+            "a thread ended; a warning when APCs ended unrun with it, unless it was cancelled",
         ),
         "thread.service_failed": EventSpec(WARNING, ("thread", "error"), "serving a descriptor of a thread raised"),
         "thread.wakeup_failed": EventSpec(WARNING, ("thread", "error"), "the wake-up function of a thread raised"),

@@ -78,6 +78,11 @@ class StructuredThread(ApcThread):
         """Whether the thread runs a trio loop: its function is async."""
         return inspect.iscoroutinefunction(self._function)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether its block, or one around it, was cancelled."""
+        return self._block.cancelled or super().cancelled
+
     def launch(self) -> None:
         """Start the OS thread; for the block."""
         try:

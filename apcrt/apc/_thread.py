@@ -222,6 +222,11 @@ class ApcThread(Waitable):
         return self.waiting > 0 or self.pump is not None
 
     @property
+    def cancelled(self) -> bool:
+        """Whether a block of threads that this one belongs to was cancelled."""
+        return self.cancels > 0
+
+    @property
     def port(self) -> Port:
         """The thread's Port, made at first need.
 
@@ -308,9 +313,10 @@ class ApcThread(Waitable):
         if _here.thread is self:
             _here.thread = None
         D.do(_vanish, self)
-        dropped = self.dropped
-        if trace.level <= trace.DEBUG or (dropped and trace.level <= trace.WARNING):
-            trace.emit(trace.WARNING if dropped else trace.DEBUG, "thread.ended", thread=self.name, dropped=dropped)
+        # Who was cancelled left its queue on purpose.
+        level = trace.WARNING if self.dropped and not self.cancelled else trace.DEBUG
+        if trace.level <= level:
+            trace.emit(level, "thread.ended", thread=self.name, dropped=self.dropped)
 
     def is_signaled_for(self, _thread: ApcThread, /) -> bool:
         """Signaled once the thread has ended. Under D."""

@@ -73,7 +73,7 @@ class Session:
                     active.append(self._started(kind(self.files, self.tree, entry, tally, self.buffer)))
                 if not active:
                     return
-                if not any(one.done for one in active):
+                if not any(one.over for one in active):
                     apc.sleep_ex(None, alertable=True)
                 active = self._sorted_out(active, tally)
         finally:
@@ -92,13 +92,15 @@ class Session:
         return transfer
 
     def _sorted_out(self, active: list[Transfer], tally: Tally) -> list[Transfer]:
-        """Those that are not done; with the next attempt of those that have one."""
+        """Those that are not over; with the next attempt of those that have one.
+
+        A thread that ended before the last completion of its calls would leave it unrun.
+        """
         left: list[Transfer] = []
         for one in active:
-            if not one.done:
-                if self.fatal is not None:
-                    one.fail(self.fatal)
-                    continue
+            if self.fatal is not None and not one.done:
+                one.fail(self.fatal)
+            if not one.over:
                 left.append(one)
             elif one.again is not None:
                 left.append(self._started(one.again))

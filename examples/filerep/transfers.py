@@ -52,12 +52,13 @@ class Tally:
 
 
 class Transfer(ABC):
-    """A call under way, from `start` to `done`."""
+    """A call under way, from `start` to `done`, and on to `over`: no completion of it is to come any more."""
 
     def __init__(self, files: FileRep, tree: Tree, entry: Entry, tally: Tally, buffer: int) -> None:
         self.files, self.tree, self.entry, self.tally = files, tree, entry, tally
         self.buffer = buffer
         self.done = False
+        self.over = False
         self.error: Exception | None = None
         self.again: Transfer | None = None
         self.thread = threading.get_ident()
@@ -83,6 +84,7 @@ class Transfer(ABC):
                 tally.receive_completes += 1
                 self.pull()
             else:
+                self.over = True
                 receipt = self.handle.complete_call()
                 if not self.done:
                     self.finish(receipt)
@@ -96,8 +98,11 @@ class Transfer(ABC):
         if not self.done:
             self.error = error
             self.end()
-        if self.handle.get_call_status() == Status.RPC_S_ASYNC_CALL_PENDING:
+        status = self.handle.get_call_status()
+        if status == Status.RPC_S_ASYNC_CALL_PENDING:
             self.handle.cancel_call(abort=True)
+        elif status == Status.RPC_S_INVALID_ASYNC_HANDLE:
+            self.over = True  # it never began, or its failure has been told already
 
     def end(self) -> None:
         """Done, one way or the other."""

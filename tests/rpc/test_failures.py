@@ -1095,5 +1095,6 @@ def test_failures_leave_nothing_behind(no_leaked_descriptors: Callable[[], dict[
             assert status in (Status.RPC_S_CALL_FAILED, Status.RPC_S_CALL_FAILED_DNE)
         assert client.binding.running == 0
         gc.collect()
-        assert sum(1 for found in gc.get_objects() if type(found).__name__ == "ClientCall") <= 2
+        # Not one of them is kept for good; a few may be on other threads' stacks at this moment.
+        assert sum(1 for found in gc.get_objects() if type(found).__name__ == "ClientCall") < 10
         assert len(no_leaked_descriptors()) < 20

@@ -22,11 +22,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## the file replication example: a server process and a client; BINDING=... and ARGS=... are passed on
 	$(BIN)/python -m examples.filerep $(if $(BINDING),--binding '$(BINDING)') $(ARGS)
 
-check: $(STAMP) ## style and types: ruff, mypy --strict, pyright
+check: $(STAMP) ## style and types: ruff, mypy --strict, pyright, and that every public symbol has a type
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	@# This mode of pyright takes no --pythonpath; it looks for python on the PATH.
+	PATH="$(abspath $(BIN)):$$PATH" pyright --ignoreexternal --verifytypes apcrt
+	PATH="$(abspath $(BIN)):$$PATH" pyright --ignoreexternal --verifytypes apcrt_transports
 
 test: check ## everything that must hold: check, then the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term

@@ -89,12 +89,12 @@ class Entry:
         source: str,
         context: trace.Snapshot | None = None,
     ) -> None:
-        self.routine = routine
-        self.args = args
-        self.source = source
-        self.context = context
-        self.live = True
-        self.queued_at = monotonic()
+        self.routine: Callable[..., object] = routine
+        self.args: tuple[object, ...] = args
+        self.source: str = source
+        self.context: trace.Snapshot | None = context
+        self.live: bool = True
+        self.queued_at: float = monotonic()
 
 
 class Drain:
@@ -103,10 +103,10 @@ class Drain:
     __slots__ = ("ended", "nursery", "parent", "thread")
 
     def __init__(self, thread: ApcThread, parent: Drain | None) -> None:
-        self.thread = thread
-        self.parent = parent
+        self.thread: ApcThread = thread
+        self.parent: Drain | None = parent
         self.nursery: trio.Nursery | None = None
-        self.ended = False
+        self.ended: bool = False
 
     @staticmethod
     def innermost(drain: Drain | None) -> Drain | None:
@@ -135,13 +135,13 @@ class Wait:
         drain: Drain | None = None,
         task: trio.lowlevel.Task | None = None,
     ) -> None:
-        self.thread = thread
-        self.objects = objects
-        self.wait_all = wait_all
-        self.alertable = alertable
-        self.shielded = shielded
-        self.drain = drain
-        self.task = task
+        self.thread: ApcThread = thread
+        self.objects: Sequence[Waitable] = objects
+        self.wait_all: bool = wait_all
+        self.alertable: bool = alertable
+        self.shielded: bool = shielded
+        self.drain: Drain | None = drain
+        self.task: trio.lowlevel.Task | None = task
         self.result: int | None = None
 
     def may_drain(self) -> bool:
@@ -225,7 +225,7 @@ class Waitable(ABC):
 
     def __init__(self) -> None:
         self.waiters: dict[Wait, None] = {}
-        self.epoch = D.epoch
+        self.epoch: int = D.epoch
 
     @abstractmethod
     def is_signaled_for(self, thread: ApcThread, /) -> bool:
@@ -259,12 +259,12 @@ class Dispatcher:
     __slots__ = ("alarms", "busy", "deferred", "epoch", "lock", "sequence")
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.busy = False
+        self.lock: threading.RLock = threading.RLock()
+        self.busy: bool = False
         self.deferred: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self.alarms: list[tuple[float, int, Alarm]] = []
-        self.sequence = 0
-        self.epoch = 0
+        self.sequence: int = 0
+        self.epoch: int = 0
 
     @enable_ki_protection
     def run(self, operation: Callable[[Wakes, *Ts], T], /, *args: *Ts) -> T:

@@ -36,7 +36,7 @@ class Latch:
     def __init__(self, thread: ApcThread | None = None) -> None:
         self._thread = thread
         self._waiter: Wait | None = None
-        self.is_set = False
+        self.is_set: bool = False
 
     def __repr__(self) -> str:
         return f"<Latch {'set' if self.is_set else 'unset'}{' awaited' if self._waiter else ''}>"

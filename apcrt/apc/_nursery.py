@@ -55,8 +55,8 @@ class StructuredThread(ApcThread):
         self._scope: trio.CancelScope | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._os_thread = threading.Thread(target=self._run, name=name)
-        self.suspended = suspended
-        self.discarded = False  # it will never run; set under the block's lock
+        self.suspended: bool = suspended
+        self.discarded: bool = False  # it will never run; set under the block's lock
         self.failure: BaseException | None = None
 
     def resume(self) -> int:

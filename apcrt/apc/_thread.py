@@ -109,30 +109,30 @@ class ApcThread(Waitable):
 
     def __init__(self, name: str, *, ident: int = 0) -> None:
         super().__init__()
-        self.name = name
-        self.ident = ident
+        self.name: str = name
+        self.ident: int = ident
         self.queue: deque[Entry] = deque()
         self.waits: dict[Wait, None] = {}
         self.direct: dict[Wait, None] = {}  # the waits of trio tasks for latches, which take no part in APCs
         self.drains: list[Drain] = []
         self.ready: list[Wait] = []
-        self.asleep = False
-        self.cancels = 0
-        self.started = ident != 0
-        self.ended = False
+        self.asleep: bool = False
+        self.cancels: int = 0
+        self.started: bool = ident != 0
+        self.ended: bool = False
         self.wakeup: Callable[[], object] | None = None
-        self.hook_due = False
-        self.ran = 0
-        self.dropped = 0
-        self.high_water = 0
-        self.waiting = 0
+        self.hook_due: bool = False
+        self.ran: int = 0
+        self.dropped: int = 0
+        self.high_water: int = 0
+        self.waiting: int = 0
         self.pump: object = None
         self.dirty: dict[Flushable, None] = {}
         self.homed: set[Homed] = set()
         self.owing_since: float | None = None
-        self.warned = False
+        self.warned: bool = False
         self._port: Port | None = None
-        self.gone = False
+        self.gone: bool = False
         D.do(enroll, self)
 
     def __repr__(self) -> str:

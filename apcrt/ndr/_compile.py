@@ -167,11 +167,11 @@ class Fields:
                 self._fields.append((name, compile_type(annotation, syntax=syntax)))
             except DeclarationError as error:
                 raise DeclarationError(f"{name}: {error}") from error
-        self.names = tuple(name for name, _ in self._fields)
+        self.names: tuple[str, ...] = tuple(name for name, _ in self._fields)
         if len(set(self.names)) != len(self.names):
             raise DeclarationError(f"a name occurs twice in {', '.join(self.names)}")
-        self.required = check_sizes("parameters", self._fields, others_allowed=True)
-        self.fixed_size_known = all(codec.layout is not None for _, codec in self._fields)
+        self.required: frozenset[str] = check_sizes("parameters", self._fields, others_allowed=True)
+        self.fixed_size_known: bool = all(codec.layout is not None for _, codec in self._fields)
         self._sized = any(codec.sizes for _, codec in self._fields)
 
     def encode(self, encoder: Encoder, values: Mapping[str, object], env: Mapping[str, object] = NO_ENV) -> None:

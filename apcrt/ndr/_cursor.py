@@ -63,13 +63,13 @@ class Encoder:
     __slots__ = ("_base", "_limit", "_referent", "data", "depth", "order", "order_index", "pending")
 
     def __init__(self, order: ByteOrder, *, offset: int = 0, limit: int | None = None) -> None:
-        self.data = bytearray()
-        self.order = order
-        self.order_index = order.index
+        self.data: bytearray = bytearray()
+        self.order: ByteOrder = order
+        self.order_index: int = order.index
         self._base = offset
         self._limit = limit
         self._referent = FIRST_REFERENT
-        self.depth = 0
+        self.depth: int = 0
         # Pointees of the constructed type under way, in order of appearance: (codec, value, env).
         self.pending: list[tuple[Codec, object, Mapping[str, object]]] = []
 
@@ -145,17 +145,17 @@ class Decoder:
         limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> None:
-        self.data = memoryview(data)
-        self.order = order
-        self.order_index = order.index
-        self.final = final
-        self.limits = limits
-        self.position = 0
+        self.data: memoryview = memoryview(data)
+        self.order: ByteOrder = order
+        self.order_index: int = order.index
+        self.final: bool = final
+        self.limits: Limits = limits
+        self.position: int = 0
         self._base = offset
         self._end = len(self.data)
         self._elements = limits.max_elements
-        self.depth = 0
-        self.progress = progress
+        self.depth: int = 0
+        self.progress: Progress | None = progress
         self.hoisted: list[int] = []
         self.pending: list[Referent] = []
         # Sizes that are parameters further on: checked when those have been read.

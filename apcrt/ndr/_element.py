@@ -42,8 +42,8 @@ class Target:
     __slots__ = ("capacity", "objects", "raw")
 
     def __init__(self, capacity: int, raw: memoryview | None, objects: MutableSequence[object] | None = None) -> None:
-        self.capacity = capacity
-        self.raw = raw
+        self.capacity: int = capacity
+        self.raw: memoryview | None = raw
         # Made at the first element where the caller gave none: targets of memory never need it.
         self.objects: MutableSequence[object] | None = objects
 
@@ -75,11 +75,11 @@ class Element:
     __slots__ = ("align", "format", "layout", "name", "size", "stride")
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.name = layout.name
-        self.size = layout.size
-        self.align = layout.align
-        self.stride = layout.stride
+        self.layout: Layout = layout
+        self.name: str = layout.name
+        self.size: int = layout.size
+        self.align: int = layout.align
+        self.stride: int = layout.stride
         self.format: str | None = layout.code if isinstance(layout, (ScalarLayout, BooleanLayout)) else None
 
     def source(self, data: object) -> tuple[memoryview | bytes, int]:

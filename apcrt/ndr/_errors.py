@@ -45,12 +45,12 @@ class NdrError(RpcError):
     def __init__(self, reason: str, *, status: int = Status.RPC_X_BAD_STUB_DATA) -> None:
         super().__init__(status, reason)
         self.reason = reason
-        self.path = ""
+        self.path: str = ""
 
     def inside(self, name: str) -> None:
         """Note that the failing item is part of `name`; called by each container on the way out."""
         self.path = joined(name, self.path)
-        self.detail = f"{self.path}: {self.reason}"
+        self.detail: str = f"{self.path}: {self.reason}"
 
 
 class ValueRefused(RpcUsageError):
@@ -64,12 +64,12 @@ class ValueRefused(RpcUsageError):
     def __init__(self, reason: str) -> None:
         super().__init__(Status.ERROR_INVALID_PARAMETER, reason)
         self.reason = reason
-        self.path = ""
+        self.path: str = ""
 
     def inside(self, name: str) -> None:
         """Note that the failing item is part of `name`; called by each container on the way out."""
         self.path = joined(name, self.path)
-        self.detail = f"{self.path}: {self.reason}"
+        self.detail: str = f"{self.path}: {self.reason}"
 
 
 def joined(name: str, path: str) -> str:

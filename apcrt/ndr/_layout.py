@@ -54,12 +54,12 @@ class Layout(ABC):
         self.align = align
         self.slots = slots
         self.plain = plain
-        self.packers = (struct.Struct("<" + code), struct.Struct(">" + code))
-        self.size = self.packers[0].size
-        self.stride = (self.size + align - 1) & -align
+        self.packers: tuple[struct.Struct, struct.Struct] = (struct.Struct("<" + code), struct.Struct(">" + code))
+        self.size: int = self.packers[0].size
+        self.stride: int = (self.size + align - 1) & -align
         gap = self.stride - self.size
         padded = f"{code}{gap}x" if gap else code
-        self.strided = (struct.Struct("<" + padded), struct.Struct(">" + padded))
+        self.strided: tuple[struct.Struct, struct.Struct] = (struct.Struct("<" + padded), struct.Struct(">" + padded))
 
     @abstractmethod
     def store(self, value: object, slots: list[object], /) -> None:

@@ -126,8 +126,8 @@ class PipeReader:
         max_chunk: int = MAX_COUNT,
     ) -> None:
         _check_syntax(syntax)
-        self.offset = offset
-        self.ended = False
+        self.offset: int = offset
+        self.ended: bool = False
         self._element = element
         self._order = order
         self._unpack_count = _COUNT[order.index].unpack_from

@@ -127,7 +127,7 @@ Boolean: TypeAlias = Annotated[bool, FixedMark(BooleanLayout("Boolean"))]
 Guid: TypeAlias = Annotated[UUID, FixedMark(UuidLayout("Guid"))]
 """GUID, uuid_t: 16 bytes, aligned to 4"""
 
-Enum16 = EnumMark("Enum16", "H", 0x7FFF, "a 16-bit enum is no pipe element; use ndr.Enum32 ([v1_enum])")
+Enum16: EnumMark = EnumMark("Enum16", "H", 0x7FFF, "a 16-bit enum is no pipe element; use ndr.Enum32 ([v1_enum])")
 """Marks an `IntEnum` sent in 16 bits, which is what IDL's plain `enum` is."""
-Enum32 = EnumMark("Enum32", "I", 0xFFFFFFFF, "")
+Enum32: EnumMark = EnumMark("Enum32", "I", 0xFFFFFFFF, "")
 """Marks an `IntEnum` or `IntFlag` sent in 32 bits, unsigned: [v1_enum]."""

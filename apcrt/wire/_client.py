@@ -91,17 +91,17 @@ class ClientAssociation(Receiver[ClientEvent]):
         super().__init__(PacketType.RESPONSE)
         if not SMALLEST_FRAGMENT <= max_fragment <= 0xFFFF:
             raise RpcUsageError(Status.ERROR_INVALID_PARAMETER, f"fragments cannot have {max_fragment} bytes")
-        self.state = ClientState.START
+        self.state: ClientState = ClientState.START
         #: The association group that the server has put us in; 0 before.
-        self.group_id = 0
+        self.group_id: int = 0
         #: Bytes of the largest fragment that we may send.
-        self.peer_fragment = SMALLEST_FRAGMENT
+        self.peer_fragment: int = SMALLEST_FRAGMENT
         #: Is the server an end of this runtime?
-        self.knows_peer = False
+        self.knows_peer: bool = False
         #: The agreed transfer syntax of every context that the server has accepted.
         self.accepted: dict[int, SyntaxId] = {}
         #: False once a call was given up that the server may still answer, or the server wants to be left alone.
-        self.reusable = True
+        self.reusable: bool = True
         self._own_order = order if order is not None else ByteOrder.native()
         self._max_fragment = max_fragment
         self._offered: tuple[PresentationContext, ...] = ()

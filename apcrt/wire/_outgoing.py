@@ -86,13 +86,13 @@ class OutgoingStub:
         streams: bool,
         aligned: bool = True,
     ) -> None:
-        self.call_id = call_id
+        self.call_id: int = call_id
         #: Stub bytes accepted so far, which is the stub position of the next one.
-        self.offset = 0
+        self.offset: int = 0
         #: True once the first fragment has been taken.
-        self.begun = False
+        self.begun: bool = False
         #: True once the last fragment has been taken, or the message was given up.
-        self.finished = False
+        self.finished: bool = False
         self._size = HEADER_SIZE + 4 + len(tail)
         self._budget = (fragment - self._size) & ~7
         #: What flushed stub bytes are rounded down to; up to this less one stay behind.

@@ -105,13 +105,13 @@ class ServerAssociation(Receiver[ServerEvent]):
         max_contexts: int = MAX_CONTEXTS,
     ) -> None:
         super().__init__(PacketType.REQUEST)
-        self.state = ServerState.START
+        self.state: ServerState = ServerState.START
         #: The association group of the client; 0 before the bind.
-        self.group_id = 0
+        self.group_id: int = 0
         #: Bytes of the largest fragment that we may send.
-        self.peer_fragment = STRANGER_FRAGMENT
+        self.peer_fragment: int = STRANGER_FRAGMENT
         #: Is the client an end of this runtime?
-        self.knows_peer = False
+        self.knows_peer: bool = False
         self._received_fragment = STRANGER_FRAGMENT
         self._offer = offer
         self._groups = groups

@@ -19,7 +19,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 import trio
 
@@ -201,8 +201,8 @@ class SocketTransport(Transport):
     128), `connect_timeout` (seconds, default 30), `unix_buffer` (bytes, default 1 MiB).
     """
 
-    name = "socket"
-    protocol_sequences = ("ncacn_ip_tcp", "ncacn_unix_stream")
+    name: ClassVar[str] = "socket"
+    protocol_sequences: ClassVar[tuple[str, ...]] = ("ncacn_ip_tcp", "ncacn_unix_stream")
 
     def __init__(self, options: Mapping[str, object]) -> None:
         unknown = sorted(set(options) - set(_OPTIONS))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVarTuple, cast
 
 import trio
 
-from apcrt.apc import aio
+from apcrt.apc import _task_wait
 from apcrt.apc._dispatcher import D
 from apcrt.apc._operations import change_cancels
 from apcrt.apc._pump import pumped_thread
@@ -129,7 +129,7 @@ class StructuredThread(ApcThread):
                 self._scope.cancel()
             thread = pumped_thread("start")
             if self.queue:
-                await aio.drain(thread, None)
+                await _task_wait.drain(thread, None)
             await cast("Awaitable[object]", self._function(*self._args))
 
 
@@ -317,7 +317,7 @@ class ApcThreads:
 
     async def _join_all_async(self, thread: ApcThread) -> None:
         while (child := self._next()) is not None:
-            await aio.block(thread, (child,), None)
+            await _task_wait.block(thread, (child,), None)
             child.join()
             self._joined += 1
 

@@ -1,4 +1,8 @@
-"""Waitable objects: events. Other kinds (mutexes, semaphores, timers) belong beside `Event`, on the same hooks."""
+"""Waitable objects: events.
+
+What lives here: `Event`. Other kinds (mutexes, semaphores, timers) belong beside it, on the same hooks. What must not:
+decisions about waits, which `_dispatcher` takes.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "status": set(),
     "trace": {"status"},
     "apc": {"status", "trace"},
+    "overlapped": {"status", "trace", "apc"},
     "ndr": {"status"},
     "wire": {"status", "ndr"},
     "transport": {"status"},

@@ -51,8 +51,11 @@ def called(names: dict[str, object], name: str) -> Callable[..., None]:
 
 
 def test_threads(capsys: pytest.CaptureFixture[str]) -> None:
-    called(shown("apc.md"), "example")()
+    names = shown("apc.md")
+    called(names, "example")()
     assert "runs on waiter-1" in capsys.readouterr().out
+    called(names, "three_ticks")()
+    assert capsys.readouterr().out.count("tick at") == 3
 
 
 def test_calls(tmp_path: Path) -> None:

@@ -8,12 +8,21 @@ asks from anywhere, and `f` runs on that thread inside an alertable wait, first 
 from __future__ import annotations
 
 from apcrt.apc import aio
+from apcrt.apc._completion_port import (
+    CompletionPacket,
+    CompletionPort,
+    CompletionPortStatistics,
+    get_queued_completion_status,
+    get_queued_completion_status_ex,
+)
 from apcrt.apc._dispatcher import Waitable
-from apcrt.apc._nursery import ApcThreads, StructuredThread, open_apc_threads
-from apcrt.apc._objects import Event
+from apcrt.apc._nursery import ApcThreads, StructuredThread, ThreadExit, exit_thread, open_apc_threads
+from apcrt.apc._objects import Event, EventStatistics, Mutex, MutexStatistics, Semaphore, SemaphoreStatistics
 from apcrt.apc._thread import ApcThread, ThreadStatistics, current_thread
+from apcrt.apc._timer import TimerStatistics, WaitableTimer, filetime
 from apcrt.apc._wait import (
     MAXIMUM_WAIT_OBJECTS,
+    signal_object_and_wait,
     sleep_ex,
     test_alert,
     wait_for_multiple_objects_ex,
@@ -40,15 +49,31 @@ __all__ = [
     "ApcError",
     "ApcThread",
     "ApcThreads",
+    "CompletionPacket",
+    "CompletionPort",
+    "CompletionPortStatistics",
     "Event",
+    "EventStatistics",
+    "Mutex",
+    "MutexStatistics",
+    "Semaphore",
+    "SemaphoreStatistics",
     "StructuredThread",
+    "ThreadExit",
     "ThreadStatistics",
+    "TimerStatistics",
     "WaitCancelled",
     "WaitResult",
     "Waitable",
+    "WaitableTimer",
     "aio",
     "current_thread",
+    "exit_thread",
+    "filetime",
+    "get_queued_completion_status",
+    "get_queued_completion_status_ex",
     "open_apc_threads",
+    "signal_object_and_wait",
     "sleep_ex",
     "test_alert",
     "wait_for_multiple_objects_ex",

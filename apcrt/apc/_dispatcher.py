@@ -20,17 +20,19 @@ wait anew and finds whatever was left undone.
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from trio.lowlevel import enable_ki_protection
 
 from apcrt import status
+from apcrt.apc._clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +46,8 @@ __all__ = [
     "CANCELLED",
     "D",
     "Alarm",
+    "AlarmEntry",
+    "Dependent",
     "Dispatcher",
     "Drain",
     "Entry",
@@ -75,9 +79,9 @@ inside: contextvars.ContextVar[Drain | None] = contextvars.ContextVar("apcrt_dra
 class Entry:
     """One queued APC.
 
-    `live` is cleared by whoever takes the entry back (a timer that is set anew): nothing is ever removed from the
-    middle of a queue. `queued_at` is in seconds of the monotonic clock, `source` says where it came from ("user", ...),
-    `context` is the trace context of the issuer.
+    `live` is cleared when the entry is run, and by whoever takes it back (a timer that is set anew); only the thread
+    itself may then remove it from the middle of its queue. `queued_at` is in seconds of the monotonic clock, `source`
+    says where it came from ("user", ...), `context` is the trace context of the issuer.
     """
 
     __slots__ = ("args", "context", "live", "queued_at", "routine", "source")
@@ -119,10 +123,14 @@ class Drain:
 class Wait:
     """One wait of one thread (or trio task) on `objects`, from its beginning until its result is latched.
 
-    `result` is None while it is undecided, then the Win32 number or `CANCELLED`.
+    `result` is None while it is undecided, then the Win32 number, or a negative one for ends that Win32 has no number
+    for. `deadline` is in seconds of D's clock; whoever waits sees to it, here it is for who looks on.
     """
 
-    __slots__ = ("alertable", "drain", "objects", "result", "shielded", "task", "thread", "wait_all")
+    __slots__ = ("alertable", "deadline", "drain", "objects", "result", "shielded", "task", "thread", "wait_all")
+
+    objects_first = False
+    """Whether what the wait is for goes before a pending APC: completion ports are like that."""
 
     def __init__(
         self,
@@ -132,6 +140,7 @@ class Wait:
         wait_all: bool = False,
         alertable: bool = False,
         shielded: bool = False,
+        deadline: float = math.inf,
         drain: Drain | None = None,
         task: trio.lowlevel.Task | None = None,
     ) -> None:
@@ -140,6 +149,7 @@ class Wait:
         self.wait_all: bool = wait_all
         self.alertable: bool = alertable
         self.shielded: bool = shielded
+        self.deadline: float = deadline
         self.drain: Drain | None = drain
         self.task: trio.lowlevel.Task | None = task
         self.result: int | None = None
@@ -203,10 +213,14 @@ class Wait:
         notify(self.thread, wakes)
 
     def give_back(self, wakes: Wakes) -> None:
-        """Undo a latched result that nobody will receive: the interrupt wins. Under D."""
-        result, self.result = self.result, None
-        if result is None or result < 0 or result in (IO_COMPLETION, TIMEOUT):
-            return
+        """Undo a latched result that nobody will receive: the interrupt wins. Under D. Idempotent."""
+        result = self.result
+        self.result = None
+        if result is not None and result >= 0 and result not in (IO_COMPLETION, TIMEOUT):
+            self.undo(wakes, result)
+
+    def undo(self, wakes: Wakes, result: int, /) -> None:
+        """Put back what was taken with `result`, and serve others with it. Under D."""
         taken = self.objects if self.wait_all else (self.objects[result & 0x7F],)
         for waitable in taken:
             waitable.give_back(self.thread)
@@ -239,6 +253,20 @@ class Waitable(ABC):
     def give_back(self, thread: ApcThread, /) -> None:
         """Undo `take` for a wait that was interrupted before it could return."""
 
+    def signal_once(self, wakes: Wakes, thread: ApcThread, /) -> None:  # noqa: ARG002 - for kinds that can
+        """What `signal_object_and_wait` does with its first object, on behalf of `thread`. Under D.
+
+        Raises:
+            ApcError: 6, this kind of object cannot be signaled so; or why it cannot be now.
+        """
+        raise status.ApcError(
+            status.Status.ERROR_INVALID_HANDLE, f"{self!r} is not an event, a mutex or a semaphore, and cannot be set"
+        )
+
+    def in_line(self) -> Sequence[Wait]:
+        """Who waits for it, in the order in which they are served: first come, first served. Under D."""
+        return tuple(self.waiters)
+
     def check_process(self) -> None:
         """Refuse an object that was made before a fork (ApcError 6)."""
         if self.epoch != D.epoch:
@@ -248,22 +276,36 @@ class Waitable(ABC):
 class Alarm(Protocol):
     """Something due at a time, such as a waitable timer."""
 
-    def due(self, wakes: Wakes, when: float) -> None:
-        """The time `when` (seconds, monotonic) has come. Called under D by whoever enters it next."""
+    def due(self, wakes: Wakes, when: float, /) -> None:
+        """The time `when` (seconds of D's clock) has come. Called under D by whoever enters it next."""
         ...
+
+
+class Dependent(Protocol):
+    """Something that a thread leaves behind when it ends: a mutex that it owns, a timer, a pending operation."""
+
+    def owner_ended(self, wakes: Wakes, thread: ApcThread, /) -> None:
+        """`thread` has ended. Called under D, once; it has been removed from the thread's `dependents`."""
+        ...
+
+
+AlarmEntry = list[Any]
+"""An entry of the heap of alarms: when, a serial number, and the `Alarm`, or None when it was taken back."""
 
 
 class Dispatcher:
     """The lock D, what was put off while it was held, and the alarms. There is one per process, `D`."""
 
-    __slots__ = ("alarms", "busy", "deferred", "epoch", "lock", "sequence")
+    __slots__ = ("alarms", "busy", "clock", "deferred", "epoch", "lock", "sequence", "stale")
 
     def __init__(self) -> None:
         self.lock: threading.RLock = threading.RLock()
         self.busy: bool = False
         self.deferred: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self.alarms: list[tuple[float, int, Alarm]] = []
+        self.alarms: list[AlarmEntry] = []
+        self.stale: int = 0  # alarms that were taken back and are in the heap still
         self.sequence: int = 0
+        self.clock: Clock = Clock()
         self.epoch: int = 0
 
     @enable_ki_protection
@@ -349,27 +391,50 @@ class Dispatcher:
         self.busy = False
         self.deferred.clear()
         self.alarms.clear()
+        self.stale = 0
         self.epoch += 1
 
-    def set_alarm(self, when: float, alarm: Alarm) -> None:
-        """Have `alarm.due` called at `when` (seconds, monotonic) by whoever enters D then. Under D.
+    def set_alarm(self, when: float, alarm: Alarm) -> AlarmEntry:
+        """Have `alarm.due` called at `when` (seconds of the clock) by whoever enters D then. Under D.
 
-        Sleeping threads do not know of it: notify those that it concerns.
+        Sleeping threads do not know of it: notify those that it concerns. Returns what `take_back` wants.
         """
         self.sequence += 1
-        heappush(self.alarms, (when, self.sequence, alarm))
+        entry: AlarmEntry = [when, self.sequence, alarm]
+        heappush(self.alarms, entry)
+        return entry
+
+    def take_back(self, entry: AlarmEntry) -> None:
+        """Forget an alarm that has not been due yet. Under D. Idempotent."""
+        if entry[2] is None:
+            return
+        entry[2] = None
+        self.stale += 1
+        if self.stale > 32 and self.stale * 2 > len(self.alarms):
+            left = [one for one in self.alarms if one[2] is not None]
+            heapify(left)
+            self.alarms, self.stale = left, 0
 
     def fire(self, wakes: Wakes) -> None:
-        """Fire every alarm that is due. Under D."""
-        now = monotonic()
+        """Fire every alarm that is due. Under D.
+
+        An alarm leaves the heap after it was fired: one that Ctrl-C has struck is due again, and does not get lost.
+        """
+        now = self.clock.now()
         while self.alarms and self.alarms[0][0] <= now:
-            when, _, alarm = heappop(self.alarms)
-            alarm.due(wakes, when)
+            entry = self.alarms[0]
+            if entry[2] is None:
+                self.stale -= 1
+                heappop(self.alarms)
+            else:
+                entry[2].due(wakes, entry[0])
+                entry[2] = None
+                self.stale += 1
 
     def next_alarm(self) -> float | None:
-        """When the first alarm is due (seconds, monotonic), or None."""
+        """When the first alarm is due (seconds of the clock), or None."""
         try:
-            return self.alarms[0][0]
+            return float(self.alarms[0][0])
         except IndexError:
             return None
 
@@ -423,8 +488,8 @@ def notify(thread: ApcThread, wakes: Wakes) -> None:
 
 
 def signal(wakes: Wakes, waitable: Waitable) -> None:
-    """Serve those who wait for `waitable`, first come first served."""
-    for wait in tuple(waitable.waiters):
+    """Serve those who wait for `waitable`, in its order."""
+    for wait in waitable.in_line():
         if wait.result is None and waitable.is_signaled_for(wait.thread) and wait.satisfy():
             wait.ended(wakes)
 

@@ -50,6 +50,7 @@ def run_slice(thread: ApcThread) -> Unfinished | None:
             try:
                 # Trap: after popleft() Ctrl-C could fall between taking the entry and calling it, and lose it.
                 thread.ran += 1
+                entry.live = False
                 del queue[0]
                 outcome = entry.routine(*entry.args)
             except Exception:
@@ -69,6 +70,7 @@ def _run_traced(thread: ApcThread, entry: Entry) -> object:
     with trace.restored(entry.context):
         try:
             thread.ran += 1
+            entry.live = False
             del queue[0]
             outcome = entry.routine(*entry.args)
         except Exception:

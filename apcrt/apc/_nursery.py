@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import threading
-from typing import TYPE_CHECKING, Self, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVarTuple, cast
 
 import trio
 
 from apcrt.apc import _task_wait
-from apcrt.apc._dispatcher import D
+from apcrt.apc._dispatcher import D, Wait
 from apcrt.apc._operations import change_cancels
 from apcrt.apc._pump import pumped_thread
 from apcrt.apc._thread import ApcThread, current_thread
@@ -26,18 +26,60 @@ from apcrt.apc._wait import block, drain_queue, waiting_thread
 from apcrt.status import ApcError, Status, WaitCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
     from types import TracebackType
 
-__all__ = ["ApcThreads", "StructuredThread", "open_apc_threads"]
+__all__ = ["ApcThreads", "StructuredThread", "ThreadExit", "exit_thread", "open_apc_threads"]
 
 Ts = TypeVarTuple("Ts")
+
+FAILED: Final = 1
+"""The exit code of a thread that has ended with an error, or has never run."""
+
+
+class ThreadExit(BaseException):
+    """Ends a structured thread, from anywhere on it; raised by `exit_thread`. Let it through."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code: int = code
+
+
+def exit_thread(code: int = 0) -> NoReturn:
+    """End the calling thread at once, also from inside APC routines (ExitThread). What is queued never runs.
+
+    Args:
+        code: its exit code, 0 to 0xFFFFFFFF.
+
+    Raises:
+        ThreadExit: on its way out of the thread's function; `finally` and `with` blocks run.
+        ApcError: 87 another code, or a thread that `open_apc_threads` has not started: return from its function there.
+    """
+    if not 0 <= code <= 0xFFFFFFFF:
+        raise ApcError(Status.ERROR_INVALID_PARAMETER, f"an exit code has 32 bits; {code} has not")
+    if not isinstance(current_thread(), StructuredThread):
+        raise ApcError(
+            Status.ERROR_INVALID_PARAMETER,
+            "only threads that open_apc_threads() has started can be ended so; return from the thread's function",
+        )
+    raise ThreadExit(code)
 
 
 class StructuredThread(ApcThread):
     """A thread that a block has started, or will: `open_apc_threads().start(...)`."""
 
-    __slots__ = ("_args", "_block", "_function", "_os_thread", "_scope", "_token", "discarded", "failure", "suspended")
+    __slots__ = (
+        "_args",
+        "_block",
+        "_exit_code",
+        "_function",
+        "_os_thread",
+        "_scope",
+        "_token",
+        "discarded",
+        "failure",
+        "suspended",
+    )
 
     def __init__(
         self,
@@ -58,6 +100,16 @@ class StructuredThread(ApcThread):
         self.suspended: bool = suspended
         self.discarded: bool = False  # it will never run; set under the block's lock
         self.failure: BaseException | None = None
+        self._exit_code = FAILED
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the thread has ended with (GetExitCodeThread); None while it is alive.
+
+        What was given to `exit_thread`, else the function's result if that is a whole number, else 0. 1 after an error
+        and for a thread that never ran, 1223 ERROR_CANCELLED when it was cancelled.
+        """
+        return self._exit_code if self.gone else None
 
     def resume(self) -> int:
         """Let a thread that was started suspended run (ResumeThread). Any thread.
@@ -109,17 +161,34 @@ class StructuredThread(ApcThread):
         self.begin()
         try:
             if self.is_trio:
-                trio.run(self._main)
+                trio.run(self._main, clock=D.clock.for_trio())
             else:
                 if self.queue:
                     drain_queue(self)
-                self._function(*self._args)
+                self._returned(self._function(*self._args))
         except BaseException as error:  # noqa: BLE001 - the block raises it
-            if not (isinstance(error, WaitCancelled) and self._block.cancelled):
-                self.failure = error
-                self._block.cancel()
+            self._raised(error)
         finally:
             self.end()
+
+    def _returned(self, result: object) -> None:
+        self._exit_code = result & 0xFFFFFFFF if isinstance(result, int) else 0
+
+    def _raised(self, error: BaseException) -> None:
+        rest: BaseException | None = error
+        if isinstance(error, ThreadExit):
+            self._exit_code, rest = error.code, None
+        elif isinstance(error, BaseExceptionGroup):
+            # Out of a nursery: of one of its tasks, with what else was under way.
+            exits, rest = cast("BaseExceptionGroup[BaseException]", error).split(ThreadExit)
+            if exits is not None:
+                self._exit_code = next(one.code for one in _leaves(exits) if isinstance(one, ThreadExit))
+        elif isinstance(error, WaitCancelled) and self._block.cancelled:
+            self._exit_code, rest = int(Status.ERROR_CANCELLED), None
+        if rest is not None:
+            self._exit_code = FAILED
+            self.failure = rest
+            self._block.cancel()
 
     async def _main(self) -> None:
         with trio.CancelScope() as self._scope:
@@ -130,7 +199,9 @@ class StructuredThread(ApcThread):
             thread = pumped_thread("start")
             if self.queue:
                 await _task_wait.drain(thread, None)
-            await cast("Awaitable[object]", self._function(*self._args))
+            self._returned(await cast("Awaitable[object]", self._function(*self._args)))
+        if self._scope.cancelled_caught:
+            self._exit_code = int(Status.ERROR_CANCELLED)
 
 
 class ApcThreads:
@@ -270,7 +341,7 @@ class ApcThreads:
             # Ctrl-C crosses, as does the cancelling of a block around this one; but not before the threads have ended.
             try:
                 while (child := self._next()) is not None:
-                    block(thread, (child,), None, shielded=shielded)
+                    block(Wait(thread, (child,), shielded=shielded), None)
                     child.join()
                     self._joined += 1
                 break
@@ -317,7 +388,7 @@ class ApcThreads:
 
     async def _join_all_async(self, thread: ApcThread) -> None:
         while (child := self._next()) is not None:
-            await _task_wait.block(thread, (child,), None)
+            await _task_wait.block(Wait(thread, (child,)), None)
             child.join()
             self._joined += 1
 
@@ -355,6 +426,14 @@ class ApcThreads:
             raise BaseExceptionGroup("errors in the threads of a block", failures) from None
         if error is not None:
             raise error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error
 
 
 def _cancel_scope(token: trio.lowlevel.TrioToken | None, scope: trio.CancelScope | None) -> None:

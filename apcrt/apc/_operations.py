@@ -14,6 +14,7 @@ from apcrt.apc._dispatcher import (
     TIMEOUT,
     Drain,
     Wait,
+    Waitable,
     Wakes,
     alert,
     inside,
@@ -33,6 +34,7 @@ __all__ = [
     "enrolled",
     "leave_level",
     "look",
+    "signal_and_begin",
     "time_out",
     "withdraw",
 ]
@@ -43,6 +45,8 @@ def begin(_wakes: Wakes, wait: Wait, poll: bool) -> int | None:
     thread = wait.thread
     if thread.cancels and not wait.shielded:
         wait.result = CANCELLED
+    elif wait.objects_first and wait.satisfy():
+        pass
     elif wait.alerted():
         wait.result = IO_COMPLETION  # a pending APC beats a satisfied wait
     elif wait.satisfy():
@@ -53,6 +57,12 @@ def begin(_wakes: Wakes, wait: Wait, poll: bool) -> int | None:
         wait.link()
         thread.asleep = thread.asleep or wait.task is None  # a trio thread's pump sees to this itself
     return wait.result
+
+
+def signal_and_begin(wakes: Wakes, wait: Wait, poll: bool, first: Waitable) -> int | None:
+    """Signal `first`, then begin a wait like any other. Raises why it cannot be signaled; nothing waits then."""
+    first.signal_once(wakes, wait.thread)
+    return begin(wakes, wait, poll)
 
 
 def look(_wakes: Wakes, wait: Wait, expired: bool) -> int | None:

@@ -6,8 +6,6 @@ waits for the Port's own descriptor, so any thread may arm and disarm behind tri
 
 from __future__ import annotations
 
-import time
-
 import trio
 
 from apcrt import trace
@@ -66,7 +64,7 @@ async def _pump(thread: ApcThread, descriptor: int, token: trio.lowlevel.TrioTok
                 await trio.lowlevel.wait_readable(descriptor)
             else:
                 # Whoever enters the dispatcher next fires what is due; here that must be this task, in time.
-                with trio.CancelScope(deadline=trio.current_time() + alarm - time.monotonic()):
+                with trio.CancelScope(deadline=trio.current_time() + alarm - D.clock.now()):
                     await trio.lowlevel.wait_readable(descriptor)
     finally:
         if thread.pump is token:

@@ -19,7 +19,7 @@ import trio
 from apcrt import trace
 from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, D, Drain, Wait, Waitable, inside, release
 from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice
-from apcrt.apc._operations import begin, current_drain, leave_level, time_out, withdraw
+from apcrt.apc._operations import begin, current_drain, leave_level, signal_and_begin, time_out, withdraw
 from apcrt.apc._wait import kind
 from apcrt.status import WAIT_FAILED
 
@@ -29,55 +29,44 @@ if TYPE_CHECKING:
 __all__ = ["block", "drain"]
 
 
-async def block(
-    thread: ApcThread,
-    waitables: tuple[Waitable, ...],
-    seconds: float | None,
-    *,
-    wait_all: bool = False,
-    alertable: bool = False,
-) -> int:
-    """Wait in a trio task; arguments are checked, the pump runs."""
+async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -> int:
+    """Have `wait` decided in a trio task; see `_wait.block`. Arguments are checked, the pump runs."""
+    thread = wait.thread
     begun = time.monotonic()
     debug = trace.level <= trace.DEBUG
     if debug:
-        trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(waitables, wait_all, alertable))
+        trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(wait))
     result = int(WAIT_FAILED)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
-        result, rested = await _decide_and_drain(thread, waitables, seconds, wait_all, alertable)
+        result, rested = await _decide_and_drain(wait, seconds, first)
         if not rested:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
     finally:
         if debug:
             taken = time.monotonic() - begun
-            what = kind(waitables, wait_all, alertable)
-            trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=what, status=result, seconds=taken)
+            trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=kind(wait), status=result, seconds=taken)
 
 
-async def _decide_and_drain(
-    thread: ApcThread,
-    waitables: tuple[Waitable, ...],
-    seconds: float | None,
-    wait_all: bool,
-    alertable: bool,
-) -> tuple[int, bool]:
+async def _decide_and_drain(wait: Wait, seconds: float | None, first: Waitable | None) -> tuple[int, bool]:
     """Returns the result, and whether the task has yielded to others on the way."""
+    thread = wait.thread
     if thread.dirty:
         thread.flush_dirty()
     port = thread.port
     if port.armed:
         port.service(0)
     deadline = math.inf if seconds is None else trio.current_time() + seconds
+    wait.deadline = math.inf if seconds is None else D.clock.now() + seconds
     poll = seconds == 0
     ran = thread.ran
     rested = False
     while True:
-        task = trio.lowlevel.current_task()
-        inner = current_drain(thread)
-        wait = Wait(thread, waitables, wait_all=wait_all, alertable=alertable, drain=inner, task=task)
-        result = D.run(begin, wait, poll)
+        wait.result = None
+        wait.task = trio.lowlevel.current_task()
+        inner = wait.drain = current_drain(thread)
+        result = D.run(begin, wait, poll) if first is None else D.run(signal_and_begin, wait, poll, first)
         if result is None:
             rested = True
             if D.alarms:
@@ -87,6 +76,7 @@ async def _decide_and_drain(
             thread.check_cancelled()
         if result != IO_COMPLETION:
             return result, rested
+        first = None
         if wait.may_drain():
             rested = await drain(thread, Drain.innermost(inner)) or rested
         # Else the entries were taken back between the decision and now.

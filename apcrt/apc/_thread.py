@@ -23,7 +23,20 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from apcrt import trace
-from apcrt.apc._dispatcher import D, Drain, Entry, Wait, Waitable, Wakes, deliver, enroll, foreign, signal, threads
+from apcrt.apc._dispatcher import (
+    D,
+    Dependent,
+    Drain,
+    Entry,
+    Wait,
+    Waitable,
+    Wakes,
+    deliver,
+    enroll,
+    foreign,
+    signal,
+    threads,
+)
 from apcrt.apc._port import Port
 from apcrt.status import ApcError, Status, WaitCancelled
 
@@ -84,6 +97,8 @@ class ApcThread(Waitable):
         "_port",
         "asleep",
         "cancels",
+        "dead",
+        "dependents",
         "direct",
         "dirty",
         "drains",
@@ -114,6 +129,8 @@ class ApcThread(Waitable):
         self.queue: deque[Entry] = deque()
         self.waits: dict[Wait, None] = {}
         self.direct: dict[Wait, None] = {}  # the waits of trio tasks for latches, which take no part in APCs
+        self.dependents: dict[Dependent, None] = {}  # what its end concerns
+        self.dead: list[Entry] = []  # taken back by others while queued; still in the queue, perhaps
         self.drains: list[Drain] = []
         self.ready: list[Wait] = []
         self.asleep: bool = False
@@ -378,10 +395,15 @@ def _take_ready(_wakes: Wakes, thread: ApcThread) -> list[Wait]:
     return ready
 
 
-def _close_queue(_wakes: Wakes, thread: ApcThread) -> None:
-    thread.ended = True
-    thread.dropped = len(thread.queue)
-    thread.queue.clear()
+def _close_queue(wakes: Wakes, thread: ApcThread) -> None:
+    if not thread.ended:
+        thread.ended = True
+        thread.dropped = sum(entry.live for entry in thread.queue)
+        thread.queue.clear()
+    while thread.dependents:
+        dependent = next(iter(thread.dependents))
+        del thread.dependents[dependent]
+        dependent.owner_ended(wakes, thread)
 
 
 def _vanish(wakes: Wakes, thread: ApcThread) -> None:

@@ -19,7 +19,7 @@ import trio
 from apcrt import trace
 from apcrt.apc._dispatcher import ABANDONED, CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside
 from apcrt.apc._drain import check_depth, run_slice
-from apcrt.apc._operations import abandon, begin, leave_level, look
+from apcrt.apc._operations import abandon, begin, leave_level, look, signal_and_begin
 from apcrt.apc._thread import ApcThread, apc_name, current_thread
 from apcrt.status import WAIT_FAILED, WAIT_OBJECT_0, ApcError, Status, WaitResult
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAXIMUM_WAIT_OBJECTS",
+    "signal_object_and_wait",
     "sleep_ex",
     "test_alert",
     "wait_for_multiple_objects_ex",
@@ -66,7 +67,7 @@ def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitResult:
     """
     check_seconds(seconds)
     thread = waiting_thread("sleep_ex")
-    result = block(thread, (), seconds, alertable=alertable)
+    result = block(Wait(thread, (), alertable=alertable), seconds)
     return WAIT_OBJECT_0 if result == TIMEOUT else RESULTS[result]
 
 
@@ -88,7 +89,7 @@ def wait_for_single_object_ex(waitable: Waitable, seconds: float | None, *, aler
     check_objects((waitable,))
     check_seconds(seconds)
     thread = waiting_thread("wait_for_single_object_ex")
-    return RESULTS[block(thread, (waitable,), seconds, alertable=alertable)]
+    return RESULTS[block(Wait(thread, (waitable,), alertable=alertable), seconds)]
 
 
 def wait_for_multiple_objects_ex(
@@ -118,7 +119,33 @@ def wait_for_multiple_objects_ex(
     check_objects(waitables)
     check_seconds(seconds)
     thread = waiting_thread("wait_for_multiple_objects_ex")
-    return RESULTS[block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable)]
+    return RESULTS[block(Wait(thread, waitables, wait_all=wait_all, alertable=alertable), seconds)]
+
+
+def signal_object_and_wait(
+    to_signal: Waitable, to_wait_on: Waitable, seconds: float | None, *, alertable: bool = False
+) -> WaitResult:
+    """Signal one object and wait for another, with nothing in between (SignalObjectAndWait).
+
+    Args:
+        to_signal: an Event, which is set; a Mutex, which is released; a Semaphore, which is released by one.
+        to_wait_on: an Event, a thread, ...
+        seconds: how long at most; 0 looks and returns, None is for ever.
+        alertable: whether APCs may run; the signal stands whatever ends the wait.
+
+    Returns:
+        WAIT_OBJECT_0, WAIT_ABANDONED_0, WAIT_IO_COMPLETION or WAIT_TIMEOUT.
+
+    Raises:
+        ApcError: 6 `to_signal` is of another kind; 288 the mutex is not this thread's; 298 the semaphore is at its
+            maximum. Nothing was waited for then. Else as `sleep_ex`.
+        WaitCancelled: as `sleep_ex`.
+    """
+    check_objects((to_signal,))
+    check_objects((to_wait_on,))
+    check_seconds(seconds)
+    thread = waiting_thread("signal_object_and_wait")
+    return RESULTS[block(Wait(thread, (to_wait_on,), alertable=alertable), seconds, first=to_signal)]
 
 
 def test_alert() -> bool:
@@ -127,7 +154,7 @@ def test_alert() -> bool:
     This is what the event loop of a thread with a wake-up hook calls. Raises as `sleep_ex`.
     """
     thread = waiting_thread("test_alert")
-    return block(thread, (), 0, alertable=True) == IO_COMPLETION
+    return block(Wait(thread, (), alertable=True), 0) == IO_COMPLETION
 
 
 def check_seconds(seconds: float | None) -> None:
@@ -162,70 +189,71 @@ def waiting_thread(function: str, twin: str = "") -> ApcThread:
     return current_thread()
 
 
-def block(
-    thread: ApcThread,
-    waitables: tuple[Waitable, ...],
-    seconds: float | None,
-    *,
-    wait_all: bool = False,
-    alertable: bool = False,
-    shielded: bool = False,
-) -> int:
-    """Wait on a plain thread; arguments are checked. `shielded`: cancelling the thread does not end this wait."""
+def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -> int:
+    """Have `wait` decided on a plain thread, and run the APCs that end it; arguments are checked.
+
+    Args:
+        wait: of the calling thread; new, or decided and read.
+        seconds: how long at most; None is for ever.
+        first: an object to be signaled at the beginning.
+    """
+    thread = wait.thread
     debug = trace.level <= trace.DEBUG
     begun = time.monotonic()
     if debug:
-        trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(waitables, wait_all, alertable))
+        trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(wait))
     result = int(WAIT_FAILED)
     try:
         if thread.dirty:
             thread.flush_dirty()
-        deadline = None if seconds is None else begun + seconds
+        wait.deadline = math.inf if seconds is None else D.clock.now() + seconds
         ran = thread.ran
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            poll = left == 0
-            drain = thread.drains[-1] if thread.drains else None
-            wait = Wait(thread, waitables, wait_all=wait_all, alertable=alertable, shielded=shielded, drain=drain)
-            result = _decide(wait, poll, deadline)
+            wait.result = None
+            wait.drain = thread.drains[-1] if thread.drains else None
+            result = _decide(wait, first)
             if result == CANCELLED:
                 thread.check_cancelled()
             if result != IO_COMPLETION:
                 return result
+            first = None
             drain_queue(thread)
             # Nothing ran: the entries were taken back between the decision and now.
             if thread.ran != ran:
                 return result
     finally:
         if debug:
-            seconds_taken = time.monotonic() - begun
-            what = kind(waitables, wait_all, alertable)
-            trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=what, status=result, seconds=seconds_taken)
+            taken = time.monotonic() - begun
+            trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=kind(wait), status=result, seconds=taken)
 
 
-def _decide(wait: Wait, poll: bool, deadline: float | None) -> int:
+def _decide(wait: Wait, first: Waitable | None) -> int:
     """Sleep until the wait has its result, and return it. Left by an exception, the wait has consumed nothing."""
     thread = wait.thread
     thread.waiting += 1
     try:
+        poll = wait.deadline <= D.clock.now()
         port = thread.open_port if poll else thread.port
         if port is not None and port.armed:
             # Else a busy queue would starve I/O, and a wait of no time would not see what is there.
             port.service(0)
-        result = D.run(begin, wait, poll)
+        result = D.run(begin, wait, poll) if first is None else D.run(signal_and_begin, wait, poll, first)
         while result is None:
-            until = deadline
-            alarm = D.next_alarm()
-            if alarm is not None and (until is None or alarm < until):
-                until = alarm
-            thread.port.service(None if until is None else max(0.0, until - time.monotonic()))
-            result = D.run(look, wait, deadline is not None and time.monotonic() >= deadline)
+            thread.port.service(sleep_time(wait.deadline))
+            result = D.run(look, wait, D.clock.now() >= wait.deadline)
         return result
     except BaseException:
         _abandon(wait)
         raise
     finally:
         thread.waiting -= 1
+
+
+def sleep_time(deadline: float) -> float | None:
+    """Real seconds that a thread may sleep which has to do something at `deadline`, or at the next alarm before it."""
+    alarm = D.next_alarm()
+    until = deadline if alarm is None or deadline < alarm else alarm
+    return None if until == math.inf else D.clock.real(max(0.0, until - D.clock.now()))
 
 
 def _abandon(wait: Wait) -> None:
@@ -271,12 +299,13 @@ def drain_queue(thread: ApcThread) -> None:
         inside.set(outer)
 
 
-def kind(waitables: Sequence[Waitable], wait_all: bool, alertable: bool) -> str:
+def kind(wait: Wait) -> str:
     """What a wait is, for a log: "sleep", "Event", "any of 3", "all of 2", and "alertable"."""
-    if not waitables:
+    objects = wait.objects
+    if not objects:
         what = "sleep"
-    elif len(waitables) == 1:
-        what = type(waitables[0]).__name__
+    elif len(objects) == 1:
+        what = type(objects[0]).__name__
     else:
-        what = f"{'all' if wait_all else 'any'} of {len(waitables)}"
-    return f"{what} alertable" if alertable else what
+        what = f"{'all' if wait.wait_all else 'any'} of {len(objects)}"
+    return f"{what} alertable" if wait.alertable else what

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apcrt.apc._dispatcher import IO_COMPLETION, TIMEOUT, Waitable, inside
+from apcrt.apc._completion_port import CompletionPacket, CompletionPort, PacketWait, check_port
+from apcrt.apc._dispatcher import IO_COMPLETION, TIMEOUT, Wait, Waitable, inside
 from apcrt.apc._pump import pumped_thread
 from apcrt.apc._task_wait import block
 from apcrt.apc._wait import RESULTS, check_objects, check_seconds
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "current_nursery",
+    "get_queued_completion_status",
+    "get_queued_completion_status_ex",
+    "signal_object_and_wait",
     "sleep_ex",
     "test_alert",
     "wait_for_multiple_objects_ex",
@@ -42,7 +46,7 @@ async def sleep_ex(seconds: float | None, *, alertable: bool = False) -> WaitRes
     """Sleep (SleepEx); see `apcrt.apc.sleep_ex` for arguments, result and errors. Seconds of trio's clock."""
     check_seconds(seconds)
     thread = pumped_thread("sleep_ex")
-    result = await block(thread, (), seconds, alertable=alertable)
+    result = await block(Wait(thread, (), alertable=alertable), seconds)
     return WAIT_OBJECT_0 if result == TIMEOUT else RESULTS[result]
 
 
@@ -53,7 +57,7 @@ async def wait_for_single_object_ex(
     check_objects((waitable,))
     check_seconds(seconds)
     thread = pumped_thread("wait_for_single_object_ex")
-    return RESULTS[await block(thread, (waitable,), seconds, alertable=alertable)]
+    return RESULTS[await block(Wait(thread, (waitable,), alertable=alertable), seconds)]
 
 
 async def wait_for_multiple_objects_ex(
@@ -68,13 +72,48 @@ async def wait_for_multiple_objects_ex(
     check_objects(waitables)
     check_seconds(seconds)
     thread = pumped_thread("wait_for_multiple_objects_ex")
-    return RESULTS[await block(thread, waitables, seconds, wait_all=wait_all, alertable=alertable)]
+    return RESULTS[await block(Wait(thread, waitables, wait_all=wait_all, alertable=alertable), seconds)]
+
+
+async def signal_object_and_wait(
+    to_signal: Waitable, to_wait_on: Waitable, seconds: float | None, *, alertable: bool = False
+) -> WaitResult:
+    """Signal one object and wait for another; see `apcrt.apc.signal_object_and_wait`.
+
+    Cancelled before it began, it has not signaled either; cancelled later, the signal stands and nothing was taken.
+    """
+    check_objects((to_signal,))
+    check_objects((to_wait_on,))
+    check_seconds(seconds)
+    thread = pumped_thread("signal_object_and_wait")
+    return RESULTS[await block(Wait(thread, (to_wait_on,), alertable=alertable), seconds, first=to_signal)]
+
+
+async def get_queued_completion_status(
+    port: CompletionPort, seconds: float | None
+) -> tuple[WaitResult, CompletionPacket | None]:
+    """Take the next packet; see `apcrt.apc.get_queued_completion_status`. Cancelled, it has taken none."""
+    check_port(port, 1)
+    check_seconds(seconds)
+    wait = PacketWait(pumped_thread("get_queued_completion_status"), port, 1)
+    result = wait.outcome(await block(wait, seconds))
+    return result, wait.packets[0] if wait.packets else None
+
+
+async def get_queued_completion_status_ex(
+    port: CompletionPort, most: int, seconds: float | None, *, alertable: bool = False
+) -> tuple[WaitResult, list[CompletionPacket]]:
+    """Take several packets; see `apcrt.apc.get_queued_completion_status_ex`. Cancelled, it has taken none."""
+    check_port(port, most)
+    check_seconds(seconds)
+    wait = PacketWait(pumped_thread("get_queued_completion_status_ex"), port, most, alertable=alertable)
+    return wait.outcome(await block(wait, seconds)), wait.packets
 
 
 async def test_alert() -> bool:
     """Run the APCs that are queued, without waiting for more (NtTestAlert). Returns whether any ran. A checkpoint."""
     thread = pumped_thread("test_alert")
-    return await block(thread, (), 0, alertable=True) == IO_COMPLETION
+    return await block(Wait(thread, (), alertable=True), 0) == IO_COMPLETION
 
 
 def current_nursery() -> trio.Nursery:

@@ -8,7 +8,9 @@ Not for users. In order of need:
   called here takes D, or the Port's own small lock, and nothing beneath.
 - `Latch.wait`, `await Latch.wait_async()`: wait for one operation, without APCs.
 - `thread.add_dirty(f)`: be flushed before the thread's next wait. `thread.homed`: be told of its wake-up hook and end.
-- `Waitable`, `D`, `signal`, `notify`: what new kinds of waitable objects are made of.
+- `Waitable`, `D`, `signal`, `notify`, `deliver`: what new kinds of waitable objects are made of. `Dependent`,
+  `thread.dependents`: be told, under D, of the end of a thread.
+- `Clock`: the time of waits and timers; a test that moves time puts one of its own into `D.clock`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apcrt import trace
-from apcrt.apc._dispatcher import Alarm, D, Entry, Wait, Waitable, Wakes, notify, signal, wake
+from apcrt.apc._clock import Clock
+from apcrt.apc._dispatcher import Alarm, D, Dependent, Entry, Wait, Waitable, Wakes, deliver, notify, signal, wake
 from apcrt.apc._latch import Latch
 from apcrt.apc._operations import enrolled
 from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
@@ -32,7 +35,9 @@ __all__ = [
     "WRITE",
     "Alarm",
     "ApcThread",
+    "Clock",
     "D",
+    "Dependent",
     "Entry",
     "Flushable",
     "Homed",
@@ -43,6 +48,7 @@ __all__ = [
     "Waitable",
     "Wakes",
     "check_overdue",
+    "deliver",
     "ensure_pump",
     "in_trio_run",
     "notify",

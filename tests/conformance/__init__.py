@@ -1,0 +1,1 @@
+"""Behaviour recorded elsewhere, which apcrt has to repeat."""

@@ -77,6 +77,7 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "server.stopped": EventSpec(INFO, ("server",), "a server takes no more calls"),
         "runtime.started": EventSpec(INFO, ("runtime",), "a runtime was entered"),
         "runtime.closed": EventSpec(INFO, ("runtime",), "a runtime was left; everything it owned has ended"),
+        "runtime.left_open": EventSpec(WARNING, ("runtime",), "the program ends without having left a runtime"),
         "runtime.task_failed": EventSpec(WARNING, ("task", "error"), "a task of the I/O thread raised"),
     }
 )

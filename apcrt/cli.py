@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ping.add_argument("binding", metavar="BINDING", help="a name from the configuration, or ncacn_ip_tcp:host[4747]")
     ping.add_argument("--count", type=_whole, default=4, metavar="N", help="how often (default 4)")
     ping.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds in between (default 1)")
+    ping.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds for an answer (default 5)")
     ping.set_defaults(run=_ping)
 
     for command in (show, check, ping):
@@ -216,7 +217,7 @@ def _ping(options: argparse.Namespace) -> int:
 
     times: list[float] = []
     try:
-        for result in ping_binding(_load(options), options.binding, options.count, options.interval):
+        for result in ping_binding(_load(options), options.binding, options.count, options.interval, options.timeout):
             times.append(result.seconds * 1e3)
             print(f"{options.binding}: {result.outcome}, seq={result.sequence} time={times[-1]:.3f} ms", flush=True)
     finally:

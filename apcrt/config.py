@@ -25,7 +25,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from apcrt._config_values import choice, count, flag, optional, seconds, size, text, untyped
 from apcrt.status import RpcUsageError, Status
@@ -41,6 +41,7 @@ __all__ = [
     "Setting",
     "TraceConfig",
     "TransportsConfig",
+    "binding_setting",
     "load",
 ]
 
@@ -228,6 +229,18 @@ def load(
             replaced = () if before is None else (*before.replaced, (before.value, before.origin))
             chosen[where] = Setting(".".join(where), value, source.name(where), replaced)
     return _compose(chosen)
+
+
+def binding_setting(name: str, value: object) -> Any:
+    """A setting of a binding as an argument gives it, checked and converted as in a file: `"4 MiB"` is a number then.
+
+    Raises:
+        ConfigError: 87, the value does not fit.
+    """
+    try:
+        return _BINDING[name](value, False)
+    except ValueError as error:
+        raise ConfigError(detail=f"argument {name} is {value!r}, but {error}") from None
 
 
 def _file_source(path: Path) -> _Source:

@@ -6,6 +6,8 @@ What lives here: how a wait begins, looks again, is withdrawn, times out or is a
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 from apcrt.apc._dispatcher import (
@@ -13,6 +15,7 @@ from apcrt.apc._dispatcher import (
     IO_COMPLETION,
     TIMEOUT,
     Drain,
+    Entry,
     Wait,
     Waitable,
     Wakes,
@@ -35,6 +38,7 @@ __all__ = [
     "leave_level",
     "look",
     "signal_and_begin",
+    "take_back",
     "time_out",
     "withdraw",
 ]
@@ -119,6 +123,22 @@ def abandon(wakes: Wakes, wait: Wait) -> None:
     wait.give_back(wakes)
 
 
+def take_back(_wakes: Wakes, thread: ApcThread, entry: Entry) -> bool:
+    """Take an entry back that was queued to `thread`. False when it has run, or was taken back already."""
+    if not entry.live:
+        return False
+    entry.live = False
+    if thread.ident == threading.get_ident():
+        # Only the thread itself may take an entry out of the middle of its queue, for it pops without D.
+        for dead in (entry, *thread.dead):
+            with contextlib.suppress(ValueError):  # it has come to the front meanwhile, or was dropped with its thread
+                thread.queue.remove(dead)
+        thread.dead.clear()
+    else:
+        thread.dead.append(entry)
+    return True
+
+
 def current_drain(thread: ApcThread) -> Drain | None:
     """The level that the running trio task is in, on `thread`."""
     drain = inside.get()
@@ -131,6 +151,8 @@ def leave_level(wakes: Wakes, level: Drain) -> None:
     level.ended = True
     if level in thread.drains:
         thread.drains.remove(level)
+    if not thread.queue:
+        thread.dead.clear()
     release(wakes, thread, None)
     if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
         thread.hook_due = True

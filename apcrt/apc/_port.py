@@ -42,6 +42,10 @@ class Source(Protocol):
         """`fd` may be ready for `events`. Called on the Port's thread, with no lock held. Must not raise."""
         ...
 
+    def owes(self) -> bool:
+        """Would servicing it lead to an APC? A guess will do. Called on any thread, with the Port's small lock held."""
+        ...
+
 
 class Port:
     """A sleeping place of one thread.
@@ -148,11 +152,11 @@ class Port:
         return served
 
     def owes(self) -> bool:
-        """Whether events wait to be serviced, without consuming them. Any thread. A wake is not an event."""
+        """Whether events wait that would lead to APCs, without consuming them. Any thread. A wake is not an event."""
         with self._lock:
             look = select.poll()
-            for fd, (interest, _) in self._armed.items():
-                if interest and fd not in self._told:
+            for fd, (interest, source) in self._armed.items():
+                if interest and fd not in self._told and source.owes():
                     reading = select.POLLIN if interest & READ else 0
                     look.register(fd, reading | (select.POLLOUT if interest & WRITE else 0))
             return bool(look.poll(0))

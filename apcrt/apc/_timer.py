@@ -14,15 +14,14 @@ once a second, and once more at the due time.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import math
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from apcrt import trace
 from apcrt.apc._dispatcher import AlarmEntry, D, Entry, Waitable, Wakes, deliver, notify, signal
+from apcrt.apc._operations import take_back
 from apcrt.apc._thread import ApcThread, current_thread
 from apcrt.status import ApcError, Status
 
@@ -139,30 +138,19 @@ class _Arming:
             timer.arming, timer.last = None, self
             self.owner.dependents.pop(self, None)
 
-    def end(self) -> None:
+    def end(self, wakes: Wakes) -> None:
         """Be due no more, and take back the entry that is queued. Under D."""
         if self.alarm is not None:
             D.take_back(self.alarm)
         self.owner.dependents.pop(self, None)
-        self.take_entry()
+        if self.entry is not None:
+            take_back(wakes, self.owner, self.entry)
 
-    def take_entry(self) -> None:
-        """Take back what is queued. Under D."""
-        entry, owner = self.entry, self.owner
-        if entry is None or not entry.live:
-            return
-        entry.live = False
-        if owner.ident == threading.get_ident():
-            with contextlib.suppress(ValueError):  # dropped with its thread
-                owner.queue.remove(entry)
-        else:
-            owner.dead.append(entry)
-
-    def owner_ended(self, _wakes: Wakes, _thread: ApcThread) -> None:
+    def owner_ended(self, wakes: Wakes, _thread: ApcThread) -> None:
         """Under D: the thread that has set it is gone, and the routine with it. The timer's signal stays as it is."""
         if self.timer.arming is self:
             self.timer.arming = None
-        self.end()
+        self.end(wakes)
 
 
 class WaitableTimer(Waitable):
@@ -279,11 +267,11 @@ class WaitableTimer(Waitable):
         """Under D."""
         self.signaled = True
 
-    def disarm(self) -> None:
+    def disarm(self, wakes: Wakes) -> None:
         """Under D."""
         for arming in (self.arming, self.last):
             if arming is not None:
-                arming.end()
+                arming.end(wakes)
         self.arming = self.last = None
 
 
@@ -291,12 +279,7 @@ def _set(wakes: Wakes, timer: WaitableTimer, arming: _Arming) -> None:
     owner = arming.owner
     if owner.ended:
         raise ApcError(Status.ERROR_GEN_FAILURE, f"thread {owner.name!r} has ended")
-    while owner.dead:
-        # Only the thread itself may take an entry out of the middle of its queue.
-        with contextlib.suppress(ValueError):
-            owner.queue.remove(owner.dead[-1])
-        del owner.dead[-1]
-    timer.disarm()
+    timer.disarm(wakes)
     timer.signaled = False
     timer.arming = arming
     arming.begin(wakes)
@@ -304,8 +287,8 @@ def _set(wakes: Wakes, timer: WaitableTimer, arming: _Arming) -> None:
         notify(wait.thread, wakes)  # it sleeps until the alarms that it knew
 
 
-def _cancel(_wakes: Wakes, timer: WaitableTimer) -> None:
-    timer.disarm()
+def _cancel(wakes: Wakes, timer: WaitableTimer) -> None:
+    timer.disarm(wakes)
 
 
 def _seconds(what: str, value: float) -> float:

@@ -10,6 +10,7 @@ Not for users. In order of need:
 - `thread.add_dirty(f)`: be flushed before the thread's next wait. `thread.homed`: be told of its wake-up hook and end.
 - `Waitable`, `D`, `signal`, `notify`, `deliver`: what new kinds of waitable objects are made of. `Dependent`,
   `thread.dependents`: be told, under D, of the end of a thread.
+- `undisturbed(f, *args)`: do what Ctrl-C must not tear apart.
 - `Clock`: the time of waits and timers; a test that moves time puts one of its own into `D.clock`.
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 from apcrt import trace
 from apcrt.apc._clock import Clock
 from apcrt.apc._dispatcher import Alarm, D, Dependent, Entry, Wait, Waitable, Wakes, deliver, notify, signal, wake
+from apcrt.apc._interrupts import undisturbed
 from apcrt.apc._latch import Latch
 from apcrt.apc._operations import enrolled
 from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
@@ -54,6 +56,7 @@ __all__ = [
     "notify",
     "post",
     "signal",
+    "undisturbed",
     "wake",
 ]
 

@@ -25,7 +25,7 @@ from apcrt import trace
 from apcrt.apc import lowlevel
 from apcrt.engine.connection import Connection
 from apcrt.engine.exchange import Exchange
-from apcrt.status import RpcError, RpcUnavailable, Status
+from apcrt.status import RpcCancelled, RpcError, RpcUnavailable, Status
 from apcrt.wire import (
     BindRefused,
     Bound,
@@ -58,6 +58,12 @@ class ClientExchange(Exchange):
     object_uuid: UUID | None
     #: Does the request carry pipes, so that its length is unknown?
     streams_out: bool
+    #: Is it a causal call without pipes, which keeps its place among those of its thread?
+    shared: bool
+
+    @abc.abstractmethod
+    def placed(self, connection: ClientConnection) -> bool:
+        """`connection` is to carry it from now on, under whose lock this is. False when it is over already."""
 
     @abc.abstractmethod
     def started(self) -> None:
@@ -110,31 +116,46 @@ class ClientConnection(Connection):
 
     def submit(self, exchange: ClientExchange) -> None:
         """Carry an exchange, now or when those before it are over. Never waits."""
-        with self.lock:
-            exchange.connection = self
-            if self.closed is not None:
-                exchange.lost(self.closed)
-            elif self.state is _State.READY and self.exchange is None:
+        self.run(self._submit, exchange)
+
+    def _submit(self, exchange: ClientExchange) -> None:
+        if self.closed is not None:  # since the pool has chosen it
+            self.after.append(partial(self.resubmit, exchange))
+        elif exchange.placed(self):
+            if self.state is _State.READY and self.exchange is None:
                 self._start(exchange)
             else:
                 self.waiting.append(exchange)
-        self.release()
+        else:  # cancelled on its way
+            self.after.append(partial(self.pool.give_back, self))
+
+    def resubmit(self, exchange: ClientExchange) -> None:
+        """Have another connection carry an exchange that was to be carried by this one. Without the lock."""
+        try:
+            self.pool.submit(exchange)
+        except RpcError as error:
+            self.run(self._refuse, exchange, error)
+
+    def _refuse(self, exchange: ClientExchange, error: RpcError) -> None:
+        if exchange.placed(self):
+            exchange.lost(error)
 
     def opened(self, stream: Stream, group_id: int) -> None:
         """The transport has connected: bind. On the I/O thread."""
-        with self.lock:
-            if self.closed is not None:
-                stream.close()
-                return
-            self.stream = stream
-            self.state = _State.BINDING
-            self._joined = group_id
-            try:
-                self.transmit([self.wire.bind([self.pool.context], group_id)])
-                self.update()
-            except RpcError as error:
-                self.fail(error)
-        self.release()
+        self.run(self._opened, stream, group_id)
+
+    def _opened(self, stream: Stream, group_id: int) -> None:
+        if self.closed is not None:
+            stream.close()
+            return
+        self.stream = stream
+        self.state = _State.BINDING
+        self._joined = group_id
+        try:
+            self.transmit([self.wire.bind([self.pool.context], group_id)])
+            self.update()
+        except RpcError as error:
+            self.fail(error)
 
     async def until_bound(self) -> None:
         """Wait until the bind was answered, or the connection has failed. On the I/O thread."""
@@ -217,16 +238,19 @@ class ClientConnection(Connection):
         if self.waiting:
             self._start(self.waiting.popleft())
         else:
-            self.after.append(partial(self.pool.unused, self))
+            self.after.append(partial(self.pool.rest, self))
 
     def _group_is_gone(self) -> None:
         """The server has forgotten our association group (its last connection had closed): begin a new one."""
-        orphans = list(self.waiting)
-        self.waiting.clear()
         if self.pool.group.id == self._joined:
             self.pool.group.id = 0
-        self.after.extend(partial(self.pool.submit, exchange, shared=False) for exchange in orphans)
+        self._move_waiting()
         self.fail(RpcUnavailable(Status.RPC_S_CALL_FAILED_DNE, "the association group was gone"))
+
+    def _move_waiting(self) -> None:
+        """Let another connection carry those who wait for this one, which keeps them until then. Under the lock."""
+        while self.waiting:
+            self.after.append(partial(self.resubmit, self.waiting.popleft()))
 
     def _start(self, exchange: ClientExchange) -> None:
         self.exchange = exchange
@@ -274,17 +298,16 @@ class ClientConnection(Connection):
 
     def give_up(self, error: RpcError) -> None:
         """Close because one call has ended in a way that the connection cannot survive; those behind it move on."""
-        waiting = list(self.waiting)
-        self.waiting.clear()
-        self.after.extend(partial(self.pool.submit, exchange, shared=True) for exchange in waiting)
+        self._move_waiting()
         self.fail(error)
 
     def thread_ended(self) -> None:
         """The home thread is no more: its call cannot be completed (`lowlevel.Homed`)."""
-        with self.lock:
-            if self.closed is None and self.exchange is not None:
-                self.fail(RpcUnavailable(Status.RPC_S_CALL_CANCELLED, "the thread that the call reports to has ended"))
-        self.release()
+        self.run(self._thread_ended)
+
+    def _thread_ended(self) -> None:
+        if self.closed is None and self.exchange is not None:
+            self.fail(RpcCancelled(detail="the thread that the call reports to has ended"))
 
 
 class ConnectionPool:
@@ -311,20 +334,19 @@ class ConnectionPool:
         self._lanes: dict[ApcThread, ClientConnection] = {}
         self._closed = False
 
-    def submit(self, exchange: ClientExchange, *, shared: bool) -> None:
+    def submit(self, exchange: ClientExchange) -> None:
         """Find a connection for a call and let it be carried. Never waits; failures come as `Exchange.lost`.
 
-        Args:
-            exchange: the call.
-            shared: true for a causal call without pipes, which keeps its place among those of its thread.
+        Raises:
+            RpcUnavailable: 1727, the binding was closed.
         """
         with self._lock:
             if self._closed:
                 raise RpcUnavailable(Status.RPC_S_CALL_FAILED_DNE, "the binding is closed")
-            connection = self._lanes.get(exchange.issuer) if shared else None
+            connection = self._lanes.get(exchange.issuer) if exchange.shared else None
             if connection is None or connection.closed is not None:
                 connection = self._take_idle(exchange.issuer) or self._new()
-            if shared:
+            if exchange.shared:
                 self._lanes[exchange.issuer] = connection
             connection.claims += 1
             connection.last_thread = exchange.issuer
@@ -332,23 +354,24 @@ class ConnectionPool:
 
     def give_back(self, connection: ClientConnection) -> None:
         """A call on the connection is over."""
-        surplus = False
         with self._lock:
             connection.claims -= 1
-            if connection.claims or connection.closed is not None or not connection.ready:
-                return  # one that is still being opened becomes idle when it is bound
+        self.rest(connection)
+
+    def rest(self, connection: ClientConnection) -> None:
+        """Keep a connection that nobody uses for the next call, or close it when there are enough of them.
+
+        It is nobody's lane then. One that is still being opened comes back here when it is bound.
+        """
+        with self._lock:
+            if connection.claims or connection.closed is not None or not connection.ready or connection in self._idle:
+                return
             self._leave_lane(connection)
             surplus = self._closed or len(self._idle) >= IDLE_KEPT
             if not surplus:
                 self._idle.append(connection)
         if surplus:
             self._close(connection)
-
-    def unused(self, connection: ClientConnection) -> None:
-        """A connection was opened for a call that has given up meanwhile."""
-        with self._lock:
-            if not connection.claims and connection.closed is None and connection not in self._idle:
-                self._idle.append(connection)
 
     def dropped(self, connection: ClientConnection) -> None:
         """A connection has closed."""
@@ -376,9 +399,7 @@ class ConnectionPool:
             del self._lanes[thread]
 
     def _close(self, connection: ClientConnection) -> None:
-        with connection.lock:
-            connection.fail(RpcUnavailable(Status.RPC_S_CALL_CANCELLED, "the binding was closed"))
-        connection.release()
+        connection.run(connection.fail, RpcCancelled(detail="the binding was closed"))
 
     def _take_idle(self, thread: ApcThread) -> ClientConnection | None:
         while self._idle:
@@ -418,13 +439,9 @@ class ConnectionPool:
         try:
             stream = await self.transport.connect(self.address)
         except RpcError as error:
-            with connection.lock:
-                connection.fail(error)
-            connection.release()
+            connection.run(connection.fail, error)
             return
         except trio.Cancelled:
-            with connection.lock:
-                connection.fail(RpcUnavailable(Status.RPC_S_CALL_CANCELLED, "the runtime was closed"))
-            connection.release()
+            connection.run(connection.fail, RpcCancelled(detail="the runtime was closed"))
             raise
         connection.opened(stream, self.group.id)

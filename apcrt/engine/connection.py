@@ -16,11 +16,14 @@ as long as the connection lives, which is how a death is noticed that nobody is 
 from __future__ import annotations
 
 import abc
+import contextlib
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
+
+import trio
 
 from apcrt.apc import current_thread, lowlevel
 from apcrt.engine.buffers import BUFFER_SIZE
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from apcrt.transport import Stream
 
 __all__ = ["Connection", "Poller"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Chunk = bytes | bytearray | memoryview
 
@@ -77,6 +83,24 @@ class Connection(abc.ABC):
 
     # Locking ----------------------------------------------------------------------------------------------------
 
+    def run(self, operation: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Do `operation(*args)` under the lock, then wake and run what that has collected; Ctrl-C waits."""
+        return lowlevel.undisturbed(self._run, operation, args)
+
+    def _run(self, operation: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
+        try:
+            with self.lock:
+                try:
+                    return operation(*args)
+                except Exception:
+                    raise
+                except BaseException:  # out of a signal handler: who knows what it has torn apart
+                    with contextlib.suppress(RpcError):  # the runtime is closing, and the connection with it
+                        self.io.spawn(self._give_up_torn, wakes=self.wakes)
+                    raise
+        finally:
+            self.release()
+
     def release(self) -> None:
         """Wake and run what was collected under the lock; called without it, after every critical section."""
         if self.wakes or self.after:
@@ -86,6 +110,10 @@ class Connection(abc.ABC):
             lowlevel.wake(wakes)
             for function in after:
                 function()
+
+    async def _give_up_torn(self) -> None:
+        self.run(self.fail, RpcUnavailable(Status.RPC_S_CALL_FAILED, "a signal handler has interrupted the connection"))
+        await trio.lowlevel.checkpoint()
 
     # What the two ends differ in ---------------------------------------------------------------------------------
 
@@ -242,19 +270,23 @@ class Connection(abc.ABC):
 
     def service(self, fd: int, events: int) -> None:  # noqa: ARG002 - both ends look at all of their descriptors
         """A descriptor may be ready (`lowlevel.Source`)."""
-        with self.lock:
-            if self.closed is None:
-                self._armed = (False, False)
-                if events & lowlevel.HANGUP:
-                    self._hung_up = True
-                self.progress()
-        self.release()
+        self.run(self._service, events)
+
+    def _service(self, events: int) -> None:
+        if self.closed is None:
+            self._armed = (False, False)
+            if events & lowlevel.HANGUP:
+                self._hung_up = True
+            self.progress()
+
+    def owes(self) -> bool:
+        """Does progress here lead to an APC of the home thread (`lowlevel.Source`)? A guess, without the lock."""
+        exchange = self.exchange
+        return exchange is not None and exchange.reports_by_apc()
 
     def flush(self) -> None:
         """Send what was gathered (`lowlevel.Flushable`): before every wait of the pushing thread, and by the keeper."""
-        with self.lock:
-            self._flush()
-        self.release()
+        self.run(self._flush)
 
     def try_flush(self, adopt: bool) -> bool:
         """The keeper's flush: False when it has to look again.
@@ -284,6 +316,8 @@ class Connection(abc.ABC):
 
     def progress(self) -> None:
         """Send, receive and arm, as far as it goes without waiting. Under the lock."""
+        if self.closed is not None:
+            return
         try:
             self._progress()
         except RpcError as error:
@@ -362,7 +396,7 @@ class Connection(abc.ABC):
 
     def watch(self) -> None:
         """Have the I/O thread told of the peer's death, unless it was already. Under the lock."""
-        if self.driver is self.io.port and self._armed != (False, False):
+        if self.closed is not None or (self.driver is self.io.port and self._armed != (False, False)):
             return  # what is armed there tells of a hang-up too, and there is one registration for a descriptor
         if self.stream is not None and not self._hung_up:
             self.io.port.arm(self.stream.lifeline, lowlevel.HANGUP, self)
@@ -396,11 +430,12 @@ class Connection(abc.ABC):
 
     def rehome(self) -> None:
         """The home thread has got or lost a wake-up hook (`lowlevel.Homed`)."""
-        with self.lock:
-            if self.closed is None:
-                self.set_home(self.home)
-                self.update()
-        self.release()
+        self.run(self._rehome)
+
+    def _rehome(self) -> None:
+        if self.closed is None:
+            self.set_home(self.home)
+            self.update()
 
     def mark_dirty(self) -> None:
         """Something has not left: the pushing thread flushes before it waits, and the keeper looks after a while."""

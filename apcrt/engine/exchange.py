@@ -55,5 +55,9 @@ class Exchange(abc.ABC):
         """The exchange is over because of its link; nothing more will arrive."""
 
     @abc.abstractmethod
+    def reports_by_apc(self) -> bool:
+        """Is its progress told by APCs? Called without the lock."""
+
+    @abc.abstractmethod
     def wants_stub(self) -> bool:
         """Would more stub bytes get this exchange any further now?"""

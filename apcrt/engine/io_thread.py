@@ -93,7 +93,8 @@ class IoThread:
         self._stopping = False
         self._failure: BaseException | None = None
         started = threading.Event()
-        self._os_thread = threading.Thread(target=self._run, args=(started,), name=name)
+        # A daemon only for the sake of a program that ends without having left its runtime; `stop` joins it.
+        self._os_thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._os_thread.start()
         started.wait()
 

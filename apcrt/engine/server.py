@@ -5,8 +5,8 @@ interface that `apcrt.rpc` fills to say what is served. What must not: managers 
 
 How it works. A connection without a running call is armed in one epoll set that all dispatch threads poll, one event
 each: the thread that reads a request runs it, and no other thread is woken for it. While a call runs, the connection
-is driven by the thread its completions go to. When every dispatch thread is busy nobody polls, which is the
-back-pressure on new requests.
+is driven by the thread its completions go to. When every dispatch thread is busy the I/O thread looks now and then:
+requests wait for a thread up to the limit of calls, and are refused beyond it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Acceptor", "DispatchPool", "ServerConnection", "ServerExchange", "serve_listener"]
 
 LINGER: Final = 2.0  # seconds that a refused peer gets to read why
+RELIEF: Final = 0.01  # seconds between two looks at new requests while every dispatch thread is busy
 
 
 class ServerExchange(Exchange):
@@ -114,10 +115,11 @@ class ServerConnection(Connection):
 
     def accepted(self) -> None:
         """Begin: listen to the client and watch for its death. On the I/O thread."""
-        with self.lock:
-            self.watch()
-            self.update()
-        self.release()
+        self.run(self._accepted)
+
+    def _accepted(self) -> None:
+        self.watch()
+        self.update()
 
     def dispatchable(self, exchange: ServerExchange) -> None:
         """The arguments are complete: a dispatch thread is to run the manager. Under the lock."""
@@ -157,7 +159,8 @@ class ServerConnection(Connection):
         if self._lingering:
             return True
         exchange = self.exchange
-        return exchange is None or exchange.wants_stub()
+        # No further request while replies wait to be sent: a client that reads none must not be able to pile them up.
+        return exchange.wants_stub() if exchange is not None else not self.send_queue
 
     def feed(self, data: memoryview) -> None:
         if self._lingering:
@@ -222,15 +225,11 @@ class ServerConnection(Connection):
         try:
             self.io.spawn(self._shut_later)
         except RpcUnavailable:
-            with self.lock:
-                self.shut_quietly()
-            self.release()
+            self.run(self.shut_quietly)
 
     async def _shut_later(self) -> None:
         await trio.sleep(LINGER)
-        with self.lock:
-            self.shut_quietly()
-        self.release()
+        self.run(self.shut_quietly)
 
     def end_of_file(self) -> None:
         exchange = self.exchange
@@ -261,22 +260,26 @@ class ServerConnection(Connection):
 
     def thread_ended(self) -> None:
         """The thread that drove the call is no more: the I/O thread drives it from now on (`lowlevel.Homed`)."""
-        with self.lock:
-            if self.closed is None and self.exchange is not None:
-                self.set_home(self.io.thread)
-                self.update()
-        self.release()
+        self.run(self._thread_ended)
+
+    def _thread_ended(self) -> None:
+        if self.closed is None and self.exchange is not None:
+            self.set_home(self.io.thread)
+            self.update()
 
 
 class DispatchPool:
     """The dispatch threads of a server, and the Port they share.
 
     Args:
+        io: the runtime's I/O thread, which reads requests now and then while every dispatch thread is busy, so that
+            those beyond the limit of calls are refused and not kept waiting.
         name: the threads are called name-1, name-2 and so on.
         threads: how many there are; each runs one plain manager at a time.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, io: IoThread, name: str, threads: int) -> None:
+        self._io = io
         self._epoll = select.epoll()
         self._sources: dict[int, lowlevel.Source] = {}
         self._offered: deque[ServerExchange] = deque()
@@ -287,8 +290,11 @@ class DispatchPool:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._closed = False
+        self._busy = 0
+        self._relieved = False  # is the I/O thread looking?
+        # Daemons only for the sake of a program that ends without having left its runtime; `stop` joins them.
         self._threads = [
-            threading.Thread(target=self._run, name=f"{name}-{number}") for number in range(1, threads + 1)
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(1, threads + 1)
         ]
         for thread in self._threads:
             thread.start()
@@ -325,14 +331,17 @@ class DispatchPool:
         self._offered.append(exchange)
         os.eventfd_write(self._offers, 1)
 
+    def is_here(self) -> bool:
+        """Is the calling thread one of the dispatch threads?"""
+        return threading.current_thread() in self._threads
+
     def stop(self) -> None:
-        """End the threads, each after the manager it runs, and join them. Idempotent."""
+        """End the threads, each after the manager it runs, and join them. Idempotent; not from one of them."""
         if self._closed:
             return
         os.eventfd_write(self._stop, 1)
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
         with self._lock:
             self._closed = True
             self._sources.clear()
@@ -345,26 +354,60 @@ class DispatchPool:
             for fd, events in self._epoll.poll(maxevents=1):
                 if fd == self._stop:
                     return
-                if fd == self._offers:
-                    try:
-                        os.eventfd_read(self._offers)
-                    except BlockingIOError:  # another thread was faster
-                        continue
-                    self._offered.popleft().run()
-                    continue
-                source = self._sources.get(fd)
-                if source is not None:
-                    self._serve(source, fd, events)
+                with self._lock:
+                    self._busy += 1
+                    relief = self._busy == len(self._threads) and not self._relieved
+                    self._relieved = self._relieved or relief
+                try:
+                    if relief:
+                        self._call_for_relief()
+                    self._handle(fd, events)
+                except Exception as error:  # noqa: BLE001 - the next request has done nothing wrong
+                    trace.emit(trace.WARNING, "runtime.task_failed", task="dispatch", error=repr(error))
+                finally:
+                    with self._lock:
+                        self._busy -= 1
 
-    def _serve(self, source: lowlevel.Source, fd: int, events: int) -> None:
+    def _handle(self, fd: int, events: int) -> None:
+        if fd == self._offers:
+            try:
+                os.eventfd_read(self._offers)
+            except BlockingIOError:  # another thread was faster
+                return
+            self._offered.popleft().run()
+            return
         mine: list[ServerExchange] = []
         self._local.mine = mine
         try:
-            source.service(fd, lowlevel.HANGUP if events & select.EPOLLHUP else 0)
+            self._serve(fd, events)
         finally:
             self._local.mine = None
         for exchange in mine:
             exchange.run()
+
+    def _serve(self, fd: int, events: int) -> None:
+        source = self._sources.get(fd)
+        if source is not None:
+            source.service(fd, lowlevel.HANGUP if events & select.EPOLLHUP else 0)
+
+    def _call_for_relief(self) -> None:
+        try:
+            self._io.spawn(self._relieve)
+        except RpcUnavailable:  # the runtime is closing, and will not take more calls
+            return
+
+    async def _relieve(self) -> None:
+        """Read what has come, every now and then, for as long as nobody else can. On the I/O thread."""
+        while True:
+            await trio.sleep(RELIEF)
+            with self._lock:
+                self._relieved = not self._closed and self._busy == len(self._threads)
+                found = self._epoll.poll(0, 64) if self._relieved else []
+            if not self._relieved:
+                return
+            for fd, events in found:
+                if fd not in (self._offers, self._stop):
+                    self._serve(fd, events)
 
 
 async def serve_listener(

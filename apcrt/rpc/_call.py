@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from apcrt import ndr, trace
 from apcrt.apc import ApcThread, current_thread, lowlevel
@@ -28,7 +28,7 @@ from apcrt.rpc import notify
 from apcrt.rpc._states import CALL, PULL, PUSH, CallEvent, CallState, StreamState
 from apcrt.rpc._streams import Input, Output, Stream
 from apcrt.rpc.handle import AsyncEvent, AsyncFlags
-from apcrt.status import RpcError, RpcUnavailable, RpcUsageError, SendWindowFull, Status
+from apcrt.status import RpcCancelled, RpcError, RpcUnavailable, RpcUsageError, SendWindowFull, Status
 
 if TYPE_CHECKING:
     from apcrt.engine.client import ClientConnection
@@ -131,33 +131,34 @@ class Call(Exchange):
 
     def push_octets(self, stream: Output, octets: bytes | memoryview, elements: int) -> None:
         """`push` of what `Element.source` has made of the caller's data."""
-        connection = self._carrier()
-        try:
-            with connection.lock:
-                self._check_alive(connection)
-                status = PUSH[stream.state]
-                if status:
-                    self._refuse("push", status)
-                self._inline = True
-                try:
-                    if elements:
-                        self._push(connection, stream, octets, elements)
-                    else:
-                        self._push_end(connection, stream)
-                    connection.update()
-                except RpcUsageError:
-                    raise
-                except RpcError as error:
-                    self._fail_here(connection, error)
-                    raise self.error or error from error.__cause__
-                finally:
-                    self._inline = False
-        finally:
-            connection.release()
+        connection = self._carrier("push", PUSH[stream.state])
+        connection.run(self._push_inline, connection, stream, octets, elements)
         if trace.level <= trace.DEBUG:
             trace.emit(
                 trace.DEBUG, "pipe.pushed", call=self.name, pipe=stream.name, elements=elements, bytes=len(octets)
             )
+
+    def _push_inline(
+        self, connection: ClientConnection | ServerConnection, stream: Output, octets: bytes | memoryview, elements: int
+    ) -> None:
+        self._check_alive(connection)
+        status = PUSH[stream.state]
+        if status:
+            self._refuse("push", status)
+        self._inline = True
+        try:
+            if elements:
+                self._push(connection, stream, octets, elements)
+            else:
+                self._push_end(connection, stream)
+            connection.update()
+        except RpcUsageError:
+            raise
+        except RpcError as error:
+            self._fail_here(connection, error)
+            raise self.error or error from error.__cause__
+        finally:
+            self._inline = False
 
     def room_for(self, size: int) -> bool:
         """Would a push of `size` bytes be taken now? Under the lock."""
@@ -238,26 +239,8 @@ class Call(Exchange):
             raise RpcUsageError(
                 Status.RPC_S_INVALID_ARG, "the buffer to pull into has room for no element; give it some"
             )
-        connection = self._carrier()
-        try:
-            with connection.lock:
-                self._check_alive(connection)
-                status = PULL[stream.state]
-                if status:
-                    self._refuse("pull", status)
-                self._inline = True
-                try:
-                    outcome = self._pull(connection, stream, target, notify_later)
-                    connection.update()
-                except RpcUsageError:
-                    raise
-                except RpcError as error:
-                    self._fail_here(connection, error)
-                    raise self.error or error from error.__cause__
-                finally:
-                    self._inline = False
-        finally:
-            connection.release()
+        connection = self._carrier("pull", PULL[stream.state])
+        outcome = connection.run(self._pull_inline, connection, stream, target, notify_later)
         if trace.level <= trace.DEBUG:
             trace.emit(
                 trace.DEBUG,
@@ -267,6 +250,26 @@ class Call(Exchange):
                 elements=outcome[1],
                 status=int(outcome[0]),
             )
+        return outcome
+
+    def _pull_inline(
+        self, connection: ClientConnection | ServerConnection, stream: Input, target: ndr.Target, notify_later: bool
+    ) -> tuple[Status, int]:
+        self._check_alive(connection)
+        status = PULL[stream.state]
+        if status:
+            self._refuse("pull", status)
+        self._inline = True
+        try:
+            outcome = self._pull(connection, stream, target, notify_later)
+            connection.update()
+        except RpcUsageError:
+            raise
+        except RpcError as error:
+            self._fail_here(connection, error)
+            raise self.error or error from error.__cause__
+        finally:
+            self._inline = False
         return outcome
 
     def _pull(
@@ -401,21 +404,27 @@ class Call(Exchange):
         """The blocking face has waited that long in vain."""
 
     def _wait_latch(self, condition: Callable[[], bool]) -> lowlevel.Latch | None:
-        connection = self.connection
-        if connection is None:
-            return None
-        try:
-            with connection.lock:
-                if self.connection is not connection or condition():
-                    return None
-                thread = current_thread()
-                if connection.home is not thread:
-                    connection.set_home(thread)
-                latch = lowlevel.Latch(thread)
-                self._waiters.append(latch)
-                connection.progress()
-        finally:
-            connection.release()
+        """A latch that is set when `condition` is worth another look; None when it holds, or the call is over."""
+        while (connection := self.connection) is not None:
+            latch = connection.run(self._link_latch, connection, condition)
+            if latch is None or self.connection is connection:
+                return latch
+            # Another connection has begun to carry the call meanwhile, and may have missed the latch.
+            self._forget(latch)
+        return None
+
+    def _link_latch(
+        self, connection: ClientConnection | ServerConnection, condition: Callable[[], bool]
+    ) -> lowlevel.Latch | None:
+        latch = lowlevel.Latch(current_thread())
+        if self.connection is connection:
+            if condition():
+                return None
+            thread = current_thread()
+            if connection.home is not thread:
+                connection.set_home(thread)
+            self._waiters.append(latch)
+            connection.progress()
         return latch
 
     def _forget(self, latch: lowlevel.Latch) -> None:
@@ -434,6 +443,13 @@ class Call(Exchange):
                 latch.set(connection.wakes)
 
     # Notifications -----------------------------------------------------------------------------------------------
+
+    def reports_by_apc(self) -> bool:
+        return isinstance(self.notification(), notify.Apc)
+
+    @abc.abstractmethod
+    def notification(self) -> notify.Notification[Any]:
+        """How the handle wants to be told; None without one."""
 
     @property
     @abc.abstractmethod
@@ -483,19 +499,21 @@ class Call(Exchange):
     def _fail_here(self, connection: ClientConnection | ServerConnection, error: RpcError) -> None:
         """A push or pull under way has failed with `error`, which its caller is about to see. Under the lock."""
 
-    def _carrier(self) -> ClientConnection | ServerConnection:
+    def _carrier(self, verb: str, status: int) -> ClientConnection | ServerConnection:
+        """The connection; `status` is what the stream's state says about the attempt."""
         connection = self.connection
         if connection is None:
+            if self.state is CallState.COMPLETE and status:
+                self._refuse(verb, status)  # the reply is in and was not taken: the stream still says what it is
             raise self._over()
         return connection
 
     def _check_alive(self, connection: ClientConnection | ServerConnection) -> None:
-        if self.error is not None:
-            raise self.error
-        if self.connection is not connection:
+        if self.error is not None or self.connection is not connection:
             raise self._over()
 
     def _over(self) -> RpcError:
+        """What a push or pull of a call that is over raises."""
         if self.error is not None:
             return self.error
         return RpcUsageError(Status.RPC_S_INVALID_ASYNC_CALL, f"the call of {self.operation.name} is over")
@@ -516,6 +534,8 @@ class Call(Exchange):
 
 def lost_error(error: RpcError) -> RpcError:
     """A fresh error for each call that one broken connection ends."""
-    fresh = RpcUnavailable(error.status, error.detail) if isinstance(error, RpcUnavailable) else error
+    if not isinstance(error, RpcUnavailable | RpcCancelled):
+        return error
+    fresh = type(error)(error.status, error.detail)
     fresh.__cause__ = error.__cause__
     return fresh

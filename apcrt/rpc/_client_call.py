@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from apcrt import ndr, trace
-from apcrt.apc import ApcThread, current_thread
+from apcrt.apc import ApcThread, current_thread, lowlevel
 from apcrt.engine.buffers import Inbox
 from apcrt.engine.client import ClientConnection, ClientExchange
 from apcrt.rpc._call import MAX_REPLY, Call, lost_error
@@ -38,6 +39,7 @@ from apcrt.status import (
 
 if TYPE_CHECKING:
     from apcrt.engine.server import ServerConnection
+    from apcrt.rpc import notify
     from apcrt.rpc._operation import OperationSpec
     from apcrt.rpc.binding import Binding
     from apcrt.rpc.pipe import Pipe
@@ -63,6 +65,7 @@ class ClientCall(Call, ClientExchange):
     stub: OutgoingStub | None
     opnum: int
     streams_out: bool
+    shared: bool
     issuer: ApcThread
     peer_order: ndr.ByteOrder | None
 
@@ -94,6 +97,7 @@ class ClientCall(Call, ClientExchange):
         self.opnum = operation.opnum
         self.object_uuid: UUID | None = binding.object_uuid
         self.streams_out = operation.streams_in
+        self.shared = not operation.pipes and not binding.noncausal
         self.reply: object = None
         self._arguments = {name: value for name, value in arguments.items() if name not in pipes}
         self._backlog: list[bytes] = [bytes(encoder.data)]
@@ -101,6 +105,7 @@ class ClientCall(Call, ClientExchange):
         self._out_offset = self._arguments_size = len(encoder.data)
         self._backlog_ended = not self.outputs
         self._cancelled = False
+        self._gate = threading.Lock()  # between two connections: who carries it, and whether it goes on
         self._name = f"{operation.name}#{next(_serial)}"
         self._snapshot = trace.snapshot()
         if self.wants_send_complete() and self.streams_out:
@@ -113,14 +118,35 @@ class ClientCall(Call, ClientExchange):
         return self._name
 
     def submit(self) -> None:
-        """Give the call to the pool. Never waits."""
+        """Give the call to the pool, tied to its handle if it has one. Never waits; Ctrl-C is put off meanwhile.
+
+        Raises:
+            RpcUsageError: 1702, the binding is closed; 1914, the handle is busy. The call has not begun then.
+        """
+        lowlevel.undisturbed(self._submit)
+
+    def _submit(self) -> None:
+        pool = self.binding.pool_of(self)
+        if self.handle is not None:
+            self.handle.tie(self)
         self.binding.started(self)
         if trace.level <= trace.DEBUG:
             trace.emit(trace.DEBUG, "call.started", call=self._name, opnum=self.opnum, binding=str(self.binding))
-        shared = not self.operation.pipes and not self.binding.noncausal
-        self.binding.pool_of(self).submit(self, shared=shared)
+        try:
+            pool.submit(self)
+        except BaseException:
+            self.binding.ended(self)
+            self._untie()
+            raise
 
     # Upcalls of the engine, under the connection's lock
+
+    def placed(self, connection: ClientConnection) -> bool:
+        with self._gate:
+            if self.state is not CallState.RUNNING:
+                return False
+            self.connection = connection
+            return True
 
     def started(self) -> None:
         connection = self.connection
@@ -227,12 +253,7 @@ class ClientCall(Call, ClientExchange):
         """997, 0, or why the call failed; lets the connection progress first."""
         connection = self.connection
         if connection is not None:
-            try:
-                with connection.lock:
-                    if self.connection is connection and connection.closed is None:
-                        connection.progress()
-            finally:
-                connection.release()
+            connection.run(connection.progress)
         if self.state is CallState.RUNNING:
             return Status.RPC_S_ASYNC_CALL_PENDING
         if self.state is CallState.OVER:
@@ -262,6 +283,7 @@ class ClientCall(Call, ClientExchange):
             raise self.error
         if not self.settled():
             raise RpcPending(Status.RPC_S_ASYNC_CALL_PENDING, f"{self.operation.name} has not completed yet")
+        self.advance(CallEvent.TAKEN)
         return self.reply
 
     def cancel(self, *, abort: bool) -> None:
@@ -269,21 +291,19 @@ class ClientCall(Call, ClientExchange):
         if abort:
             self._kill(RpcCancelled(Status.RPC_S_CALL_CANCELLED, f"{self.operation.name} was cancelled"))
             return
-        connection = self.connection
-        if connection is None or self._cancelled:
-            return
-        try:
-            with connection.lock:
-                if self.connection is connection and self.state is CallState.RUNNING:
-                    self._cancelled = True
-                    if self.stub is not None:
-                        try:
-                            self._tell_cancel(connection)
-                            connection.update()
-                        except RpcError as error:
-                            connection.fail(error)
-        finally:
-            connection.release()
+        while (connection := self.connection) is not None and not self._cancelled:
+            connection.run(self._cancel_gently, connection)
+
+    def _cancel_gently(self, connection: ClientConnection | ServerConnection) -> None:
+        if self.connection is not connection:
+            return  # another one has it meanwhile
+        self._cancelled = True
+        if self.state is CallState.RUNNING and self.stub is not None:
+            try:
+                self._tell_cancel(connection)
+                connection.update()
+            except RpcError as error:
+                connection.fail(error)
 
     def silence_limit(self) -> float | None:
         return self.binding.call_timeout
@@ -298,6 +318,9 @@ class ClientCall(Call, ClientExchange):
     def wants_send_complete(self) -> bool:
         return self.handle is not None and self.wants_send_complete_of(self.handle.flags)
 
+    def notification(self) -> notify.Notification[Any]:
+        return self.handle.notification if self.handle is not None else None
+
     def _notify(self, event: AsyncEvent) -> None:
         handle = self.handle
         if handle is not None:
@@ -311,22 +334,16 @@ class ClientCall(Call, ClientExchange):
 
     def _kill(self, error: RpcError, event: CallEvent = CallEvent.FAILURE) -> None:
         """End the call from this side, now, whatever the server does; its connection is given up."""
-        connection = self.connection
-        if connection is None:
-            return
-        try:
-            with connection.lock:
-                if self.connection is connection and self.state is CallState.RUNNING:
-                    self._abandon(connection, event, error)
-        finally:
-            connection.release()
+        while (connection := self.connection) is not None:
+            connection.run(self._abandon, connection, event, error)
 
     def _abandon(self, connection: ClientConnection | ServerConnection, event: CallEvent, error: RpcError) -> None:
         """Give up a running call: tell the server if it is listening, and close the connection that carries it."""
+        stub = self.stub
         if not isinstance(connection, ClientConnection):
             return
-        stub = self.stub
-        self._end(event, error, keep=stub is None)
+        if not self._end(event, error, keep=stub is None, on=connection):
+            return
         if stub is None:
             return  # nothing was sent: the connection is for the next call
         farewell = connection.wire.orphan(stub.call_id)
@@ -353,12 +370,18 @@ class ClientCall(Call, ClientExchange):
             if told:
                 connection.send_between(told)
 
-    def _end(self, event: CallEvent, error: RpcError | None, *, keep: bool = True) -> None:
-        """Reach one of the final states and tell everybody; with `keep` the connection goes on. Under the lock."""
-        if not self.advance(event):
-            return
-        connection = self.connection
-        self.error = error
+    def _end(
+        self, event: CallEvent, error: RpcError | None, *, keep: bool = True, on: ClientConnection | None = None
+    ) -> bool:
+        """Reach one of the final states and tell everybody; with `keep` the connection goes on. Under the lock.
+
+        Returns False, and does nothing, when the call is over, or is not carried by the connection `on` any more.
+        """
+        with self._gate:
+            connection = self.connection
+            if (on is not None and connection is not on) or not self.advance(event):
+                return False
+            self.error = error
         for stream in self.inputs:
             if stream.state is StreamState.PENDING:
                 stream.state = StreamState.OPEN
@@ -373,6 +396,7 @@ class ClientCall(Call, ClientExchange):
         self.connection = None
         if event is CallEvent.FAILURE_INLINE:
             self._untie()
+        return True
 
     def _ended(self, error: RpcError | None) -> None:
         self.binding.ended(self)

@@ -41,6 +41,7 @@ from apcrt.status import (
 )
 
 if TYPE_CHECKING:
+    from apcrt.apc import ApcThread
     from apcrt.engine.client import ClientConnection
     from apcrt.rpc._operation import OperationSpec
     from apcrt.rpc.server import Server
@@ -181,6 +182,8 @@ class ServerCall(Call, ServerExchange):
 
     def run(self) -> None:
         """Run or hand over the manager, on a dispatch thread."""
+        if self.state is not CallState.RUNNING:
+            return  # the client has gone since
         arguments, manager = self._arguments or {}, self._manager
         outputs, inputs = self._streams
         positional: list[object] = []
@@ -197,28 +200,27 @@ class ServerCall(Call, ServerExchange):
             self._server.run_async(self, partial(manager, self.handle, *positional))
             return
         try:
-            reply = manager(self.handle, *positional)
-        except Exception as error:  # noqa: BLE001 - whatever a manager raises is its client's
+            self._returned(manager(self.handle, *positional))
+        except BaseException as error:  # noqa: BLE001 - whatever a manager raises is its client's; the thread goes on
             self._raised(error)
-        else:
-            self._returned(reply)
 
     async def run_async(self, routine: Callable[[], Any]) -> None:
         """Run an `async def` manager, as a task of the trio run that serves."""
         self.scope = trio.CancelScope()
         self._watch()
-        with self.scope:
-            if self.gone:
-                self.scope.cancel()
-            try:
-                reply = await routine()
-            except trio.Cancelled:
-                self.abort_quietly(Status.RPC_S_CALL_CANCELLED)
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a manager raises is its client's
-                self._raised(error)
-            else:
-                self._returned(reply)
+        try:
+            with self.scope:
+                if self.gone:
+                    self.scope.cancel()
+                self._returned(await routine())
+                return
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a manager raises is its client's
+            self._raised(error)
+        except BaseException:
+            self.abort_quietly(Status.RPC_S_CALL_CANCELLED)  # the run is ending
+            raise
+        else:
+            self.abort_quietly(Status.RPC_S_CALL_CANCELLED)  # the scope was cancelled
 
     def _parameter_kinds(self) -> list[Any]:
         pipes = {pipe.name: pipe for pipe in self.operation.pipes}
@@ -239,7 +241,9 @@ class ServerCall(Call, ServerExchange):
         except RpcError as error:
             self._report(error)
 
-    def _raised(self, error: Exception) -> None:
+    def _raised(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # as a nursery wraps it
         if isinstance(error, StatusError):
             if trace.level <= trace.DEBUG:
                 trace.emit(trace.DEBUG, "call.failed", call=self._name, opnum=self.operation.opnum, status=error.status)
@@ -248,7 +252,7 @@ class ServerCall(Call, ServerExchange):
             self._report(error)
             self.abort_quietly(FaultStatus.NCA_S_FAULT_UNSPEC)
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
         trace.emit(
             trace.WARNING,
             "manager.raised",
@@ -261,23 +265,22 @@ class ServerCall(Call, ServerExchange):
     def _watch(self) -> None:
         """Somebody else than a dispatch thread has the call: let a cancel or a death be noticed meanwhile."""
         connection = self.connection
-        if connection is None:
+        if connection is not None:
+            connection.run(self._watch_on, connection)
+
+    def _watch_on(self, connection: ClientConnection | ServerConnection) -> None:
+        if self.connection is not connection:
             return
-        try:
-            with connection.lock:
-                if self.connection is connection:
-                    self.watched = True
-                    notification = self.handle.notification
-                    home = notification.thread if isinstance(notification, notify.Apc) else None
-                    if home is not None:
-                        connection.set_home(home)
-                    elif self.scope is not None:
-                        connection.set_home(current_thread())
-                    else:
-                        connection.set_home(connection.io.thread)
-                    connection.update()
-        finally:
-            connection.release()
+        self.watched = True
+        notification = self.handle.notification
+        home = notification.thread if isinstance(notification, notify.Apc) else None
+        if home is not None:
+            connection.set_home(home)
+        elif self.scope is not None:
+            connection.set_home(current_thread())
+        else:
+            connection.set_home(connection.io.thread)
+        connection.update()
 
     def report_to(self, notification: notify.Notification[Any]) -> None:
         """The owner has said how it wants to be told.
@@ -294,44 +297,40 @@ class ServerCall(Call, ServerExchange):
                 "a dispatch thread goes back to its pool",
             )
         connection = self.connection
-        if connection is None:
-            return
-        try:
-            with connection.lock:
-                if self.connection is connection:
-                    connection.set_home(notification.thread)
-                    connection.update()
-        finally:
-            connection.release()
+        if connection is not None:
+            connection.run(self._report_to, connection, notification.thread)
+
+    def _report_to(self, connection: ClientConnection | ServerConnection, thread: ApcThread) -> None:
+        if self.connection is connection:
+            connection.set_home(thread)
+            connection.update()
 
     # Ends
 
     def complete(self, reply: object) -> None:
         """Send the results and end the call."""
-        encoder = ndr.Encoder(ndr.ByteOrder.native(), offset=0)
         connection = self._mine()
+        connection.run(self._complete, connection, reply)
+
+    def _complete(self, connection: ServerConnection, reply: object) -> None:
+        self._still_mine(connection)
+        if not (self.all_ended(self.inputs) and self.all_ended(self.outputs)):
+            self._fault(connection, Status.RPC_X_PIPE_DISCIPLINE_ERROR)
+            raise RpcUsageError(
+                Status.RPC_X_PIPE_DISCIPLINE_ERROR,
+                f"{self.operation.name} was completed before all its pipes were moved to their ends",
+            )
+        encoder = ndr.Encoder(ndr.ByteOrder.native(), offset=self._out_offset)
+        self.operation.encode_reply(encoder, reply, self._arguments or {})
         try:
-            with connection.lock:
-                self._still_mine(connection)
-                if not (self.all_ended(self.inputs) and self.all_ended(self.outputs)):
-                    self._fault(connection, Status.RPC_X_PIPE_DISCIPLINE_ERROR)
-                    raise RpcUsageError(
-                        Status.RPC_X_PIPE_DISCIPLINE_ERROR,
-                        f"{self.operation.name} was completed before all its pipes were moved to their ends",
-                    )
-                encoder = ndr.Encoder(ndr.ByteOrder.native(), offset=self._out_offset)
-                self.operation.encode_reply(encoder, reply, self._arguments or {})
-                try:
-                    self._ensure_stub(connection)
-                    connection.send_stub(self, [encoder.data], len(encoder.data), last=True)
-                except RpcError as error:
-                    connection.fail(error)
-                    raise RpcUsageError(
-                        Status.RPC_S_INVALID_ASYNC_HANDLE, "the client has gone, and the call with it"
-                    ) from error
-                self._end(CallEvent.REPLY, None)
-        finally:
-            connection.release()
+            self._ensure_stub(connection)
+            connection.send_stub(self, [encoder.data], len(encoder.data), last=True)
+        except RpcError as error:
+            connection.fail(error)
+            raise RpcUsageError(
+                Status.RPC_S_INVALID_ASYNC_HANDLE, "the client has gone, and the call with it"
+            ) from error
+        self._end(CallEvent.REPLY, None)
 
     def abort(self, status: int) -> None:
         """End the call with an error for the client."""
@@ -340,12 +339,11 @@ class ServerCall(Call, ServerExchange):
                 Status.RPC_S_INVALID_ARG, "abort a call with the status that its client is to get, not 0"
             )
         connection = self._mine()
-        try:
-            with connection.lock:
-                self._still_mine(connection)
-                self._fault(connection, status)
-        finally:
-            connection.release()
+        connection.run(self._abort, connection, status)
+
+    def _abort(self, connection: ServerConnection, status: int) -> None:
+        self._still_mine(connection)
+        self._fault(connection, status)
 
     def abort_quietly(self, status: int) -> None:
         """`abort`, for the runtime: of a call that is over already, nothing."""
@@ -358,18 +356,20 @@ class ServerCall(Call, ServerExchange):
         """Has the client cancelled, or gone? Looks at the connection."""
         connection = self.connection
         if connection is not None and not self.cancel_requested:
-            try:
-                with connection.lock:
-                    if self.connection is connection and self.peer_ended:
-                        watched, self.watched = self.watched, True
-                        connection.progress()
-                        self.watched = watched
-            finally:
-                connection.release()
+            connection.run(self._look, connection)
         return self.cancel_requested
+
+    def _look(self, connection: ClientConnection | ServerConnection) -> None:
+        if self.connection is connection and self.peer_ended:
+            watched, self.watched = self.watched, True
+            connection.progress()
+            self.watched = watched
 
     def wants_send_complete(self) -> bool:
         return self.wants_send_complete_of(self.handle.flags)
+
+    def notification(self) -> notify.Notification[Any]:
+        return self.handle.notification
 
     def _notify(self, event: AsyncEvent) -> None:
         self.handle.event = event
@@ -419,6 +419,7 @@ class ServerCall(Call, ServerExchange):
         """The call is over, one way or the other. Under the lock."""
         if not self.advance(event):
             return
+        self.advance(CallEvent.TAKEN)  # nobody comes for the outcome on this side
         connection = self.connection
         self.error = error
         pending = self.current_input()

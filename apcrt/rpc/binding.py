@@ -97,6 +97,11 @@ class Binding:
             self._census.leave()
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
     def running(self) -> int:
         """Calls that are under way."""
         return len(self._running)

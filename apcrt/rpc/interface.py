@@ -103,12 +103,7 @@ class BoundOperation(Generic[P, R]):
             call.home = self._binding.io.thread
         elif reports_to is home and lowlevel.in_trio_run():
             lowlevel.ensure_pump()
-        handle.tie(call)
-        try:
-            call.submit()
-        except BaseException:
-            handle.untie(call)
-            raise
+        call.submit()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call and block for the reply. Pipes need their `source=` or `sink=`.
@@ -123,8 +118,9 @@ class BoundOperation(Generic[P, R]):
                 Status.RPC_S_CANNOT_SUPPORT,
                 f"{self._spec.name}() would block a thread that runs trio; await {self._spec.name}.call() there",
             )
-        call, arguments = self._start(args, kwargs)
+        call, arguments = self._make(args, kwargs)
         try:
+            call.submit()
             _ends.drive(call, arguments)
             if not call.wait_until(call.settled, call.silence_limit()):
                 call.timed_out()
@@ -136,8 +132,9 @@ class BoundOperation(Generic[P, R]):
     async def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call and await the reply. Pipes need their `source=` or `sink=`. Cancelled: the call is aborted."""
         lowlevel.ensure_pump()
-        call, arguments = self._start(args, kwargs)
+        call, arguments = self._make(args, kwargs)
         try:
+            call.submit()
             await _ends.drive_async(call, arguments)
             await call.wait_until_async(call.settled)
         except BaseException:
@@ -154,12 +151,10 @@ class BoundOperation(Generic[P, R]):
         """
         return OpenCall(self._spec, self._binding, self._spec.bind(args, kwargs))
 
-    def _start(self, args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[ClientCall, dict[str, object]]:
+    def _make(self, args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[ClientCall, dict[str, object]]:
         arguments = self._spec.bind(args, kwargs)
         _ends.check(self._spec, arguments)
-        call = ClientCall(self._spec, self._binding, arguments, None, current_thread())
-        call.submit()
-        return call, arguments
+        return ClientCall(self._spec, self._binding, arguments, None, current_thread()), arguments
 
     def __repr__(self) -> str:
         return f"<BoundOperation {self._spec.name} at {self._binding}>"

@@ -40,11 +40,11 @@ class _Nobody(Interface, uuid="b1b0c8de-54d2-4b21-9c1e-6d2c0b3f0f6a", version="1
         """Never called."""
 
 
-def ping_binding(config: Config, binding: str, count: int, interval: float) -> Iterator[PingResult]:
-    """Ping a server `count` times, `interval` seconds apart.
+def ping_binding(config: Config, binding: str, count: int, interval: float, timeout: float) -> Iterator[PingResult]:
+    """Ping a server `count` times, `interval` seconds apart, and wait `timeout` seconds for each answer.
 
     Raises:
-        RpcError: 1722 when it cannot be reached; and those of bad bindings.
+        RpcError: 1722 when it cannot be reached; 1818 when it does not answer; and those of bad bindings.
     """
     with Runtime(config) as runtime:
         for sequence in range(1, count + 1):
@@ -52,7 +52,7 @@ def ping_binding(config: Config, binding: str, count: int, interval: float) -> I
                 time.sleep(interval)
             began = time.perf_counter()
             try:
-                _Nobody(runtime.binding(binding)).nothing()
+                _Nobody(runtime.binding(binding, call_timeout=timeout)).nothing()
                 outcome = "answered"
             except RpcError as error:
                 if error.status != Status.RPC_S_UNKNOWN_IF:

@@ -9,17 +9,20 @@ thread is joined. Leaving by an exception does not drain.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import itertools
 import os
 import threading
+import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import trio
 
 from apcrt import trace
 from apcrt.apc import lowlevel
-from apcrt.config import Config, TraceConfig, load
+from apcrt.config import Config, TraceConfig, binding_setting, load
 from apcrt.engine.io_thread import IoThread
 from apcrt.rpc._census import Census
 from apcrt.rpc.binding import Binding
@@ -33,7 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime"]
 
+CONFIGURED: Final = "configured"
+"""Stands for what the configuration says."""
+
 _serial = itertools.count(1)
+_open: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
 class Runtime:
@@ -106,22 +113,28 @@ class Runtime:
         name_or_string: str,
         /,
         *,
-        send_window: int | str | None = "configured",
-        call_timeout: float | str | None = "configured",
+        send_window: int | str | None = CONFIGURED,
+        call_timeout: float | str | None = CONFIGURED,
         noncausal: bool | None = None,
     ) -> Binding:
         """A binding by the name that the configuration gives it, or by its string. Connects nothing.
 
         Args:
             name_or_string: such as "files" or "ncacn_ip_tcp:host[4747]".
-            send_window: bytes that a call may have pushed and not sent; None for no limit.
-            call_timeout: seconds of silence that the blocking face bears; None for any.
+            send_window: bytes that a call may have pushed and not sent, as a number or as "4 MiB"; None for no limit.
+                What the configuration says by default.
+            call_timeout: seconds of silence that the blocking face bears; None for any. By default as configured.
             noncausal: give up the order of one thread's calls.
 
         Raises:
+            ConfigError: (87) a window or time-out that is none.
             RpcUsageError: 1700 and others for a bad string, 1703 for a protocol sequence that no transport serves,
                 1708 RPC_S_NO_ENDPOINT_FOUND for one without an endpoint.
         """
+        if not isinstance(cast("object", name_or_string), str):
+            raise RpcUsageError(
+                Status.RPC_S_INVALID_ARG, f"a binding is named by a string, not by {type(name_or_string).__name__}"
+            )
         configured = self.config.binding(name_or_string)
         string = StringBinding.parse(configured.string)
         transport = self._registry.find(string.protocol_sequence)
@@ -130,14 +143,16 @@ class Runtime:
                 Status.RPC_S_NO_ENDPOINT_FOUND,
                 f"{string} names no endpoint; write {string.protocol_sequence}:host[endpoint]",
             )
-        window = configured.send_window if isinstance(send_window, str) else send_window
-        silence = configured.call_timeout if isinstance(call_timeout, str) else call_timeout
+        window = configured.send_window if send_window == CONFIGURED else binding_setting("send_window", send_window)
+        silence = (
+            configured.call_timeout if call_timeout == CONFIGURED else binding_setting("call_timeout", call_timeout)
+        )
         order = configured.noncausal if noncausal is None else noncausal
         key = (string, window, silence, order)
         io = self.io
         with self._lock:
             binding = self._bindings.get(key)
-            if binding is None:
+            if binding is None or binding.closed:
                 binding = self._bindings[key] = Binding(
                     io, transport, string, self._census, send_window=window, call_timeout=silence, noncausal=order
                 )
@@ -190,6 +205,7 @@ class Runtime:
             keeper_interval=self.config.runtime.keeper_interval,
             overdue_after=self.config.apc.warn_after,
         )
+        _open.add(self)
         if trace.level <= trace.INFO:
             trace.emit(trace.INFO, "runtime.started", runtime=self.name)
 
@@ -212,6 +228,7 @@ class Runtime:
                 return
             self._closed = True
             servers, bindings = list(self._servers), list(self._bindings.values())
+        _open.discard(self)
         steps: list[Callable[[], None]] = [server.close for server in servers]
         steps += [binding.close for binding in bindings]
         if self._io is not None:
@@ -227,6 +244,21 @@ class Runtime:
         if failure is not None:
             raise failure
 
+    def abandon(self) -> None:
+        """Let go at the interpreter's end of what was never left: say so to peers, and wait for nobody's code."""
+        trace.emit(trace.WARNING, "runtime.left_open", runtime=self.name)
+        for step in (*(server.stop for server in self._servers), *(one.close for one in self._bindings.values())):
+            with contextlib.suppress(Exception):
+                step()
+        if self._io is not None:
+            self._io.stop()
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._io is not None else "not open yet"
         return f"<Runtime {self.name} {state}, {self._census.count} calls under way>"
+
+
+@atexit.register
+def _abandon_all() -> None:
+    for runtime in list(_open):
+        runtime.abandon()

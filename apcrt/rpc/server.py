@@ -9,6 +9,7 @@ runs `async` managers in the caller's own run. Every registered interface is ser
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import threading
 import time
@@ -71,10 +72,12 @@ class _AsyncHost:
         self.closed = False
 
     def submit(self, action: Callable[[], None]) -> None:
-        """Run a function on the host's thread, soon; from any thread."""
+        """Run a function on the host's thread, soon; from any thread. Once the host has ended, here and now."""
         self._work.append(action)
         latch = self._arrived
-        if latch is not None:
+        if self.closed:
+            self._do_all()
+        elif latch is not None:
             wakes: list[ApcThread] = []
             latch.set(wakes)
             lowlevel.wake(wakes)
@@ -95,13 +98,16 @@ class _AsyncHost:
                 self._arrived = latch = lowlevel.Latch(current_thread())
                 task_status.started()
                 while True:
-                    while self._work:
-                        self._work.popleft()()
+                    self._do_all()
                     await latch.wait_async()
                     self._arrived = latch = lowlevel.Latch(current_thread())
         finally:
             self.closed = True
-            while self._work:
+            self._do_all()
+
+    def _do_all(self) -> None:
+        while self._work:
+            with contextlib.suppress(IndexError):  # another thread was faster, once the host has ended
                 self._work.popleft()()
 
 
@@ -148,7 +154,9 @@ class Server:
         self._listening: list[trio.CancelScope] = []
         self._endpoints: list[str] = []
         self._connections: set[ServerConnection] = set()
+        self._half_open: dict[ServerConnection, float] = {}  # those that have not bound, perhaps, and until when
         self._calls: set[ServerCall] = set()
+        self._on_threads = False  # begun by `start`, not by `serve`
         self._stopping = False
         self._closed = False
         self._waiters: list[lowlevel.Latch] = []
@@ -170,6 +178,9 @@ class Server:
                     Status.RPC_S_TYPE_ALREADY_REGISTERED, f"{interface.__name__} is registered; unregister it first"
                 )
             self._served[key] = served
+            host_missing = self._on_threads and not self._closed and self._host_thread is None and _has_async(served)
+        if host_missing:
+            self._start_host()
 
     def unregister(self, interface: type[Interface], /) -> None:
         """RpcServerUnregisterIf: serve it no more; running calls go on.
@@ -205,6 +216,7 @@ class Server:
         if lowlevel.in_trio_run():
             raise RpcUsageError(Status.RPC_S_CANNOT_SUPPORT, "on a thread that runs trio: await server.serve(...)")
         addresses = self._begin(endpoints)
+        self._on_threads = True
         try:
             if any(_has_async(served) for served in self._served.values()):
                 self._start_host()
@@ -221,16 +233,19 @@ class Server:
         """
         addresses = self._begin(endpoints)
         try:
+            bound = self._opened(await Errand(self._io, self._listen, addresses).wait_async())
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._host.run)
-                bound = self._opened(await Errand(self._io, self._listen, addresses).wait_async())
                 task_status.started(bound)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.stop)
 
     def stop(self) -> None:
-        """RpcMgmtStopServerListening: refuse new calls; those running go on. Idempotent."""
+        """RpcMgmtStopServerListening: refuse new calls; those running go on. Idempotent.
+
+        Any thread, managers included. The endpoints are closed when it returns; on a thread that runs trio, soon after.
+        """
         with self._lock:
             if self._stopping:
                 return
@@ -238,15 +253,19 @@ class Server:
             scopes, self._listening = self._listening, []
             connections = list(self._connections)
         if self._io.alive:
-            Errand(self._io, self._stop_listening, scopes).wait()
+            errand = Errand(self._io, self._stop_listening, scopes)
+            if not lowlevel.in_trio_run():
+                errand.wait()
         for connection in connections:
-            with connection.lock:
-                if connection.exchange is None:
-                    connection.shut_quietly()
-            connection.release()
+            connection.run(self._shut_idle, connection)
         self._tell_waiters()
         if trace.level <= trace.INFO:
             trace.emit(trace.INFO, "server.stopped", server=self._name)
+
+    @staticmethod
+    def _shut_idle(connection: ServerConnection) -> None:
+        if connection.exchange is None:
+            connection.shut_quietly()
 
     def wait(self, timeout: float | None = None) -> bool:
         """RpcMgmtWaitServerListen: block until the server has stopped and its last call has ended.
@@ -256,7 +275,11 @@ class Server:
 
         Returns:
             Whether that has happened. The wait is not alertable.
+
+        Raises:
+            RpcUsageError: 1764 in a manager, whose call would never end; on a thread that runs trio.
         """
+        self._refuse_own_threads("wait")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             latch = lowlevel.Latch()
@@ -270,7 +293,12 @@ class Server:
             latch.wait(left)
 
     def close(self) -> None:
-        """Stop, end the calls that still run with 1818 for their clients, and join every thread. Idempotent."""
+        """Stop, end the calls that still run with 1818 for their clients, and join every thread. Idempotent.
+
+        Raises:
+            RpcUsageError: 1764 in a manager, which it would wait for.
+        """
+        self._refuse_own_threads("close")
         self.stop()
         with self._lock:
             if self._closed:
@@ -280,9 +308,7 @@ class Server:
         if self._host_stop is not None:
             self._host_stop()
         for connection in connections:
-            with connection.lock:
-                connection.shut_quietly()
-            connection.release()
+            connection.run(connection.shut_quietly)
         if self._dispatch is not None:
             self._dispatch.stop()
         if self._host_thread is not None:
@@ -329,6 +355,7 @@ class Server:
         """A connection has gone."""
         with self._lock:
             self._connections.discard(connection)
+        self._half_open.pop(connection, None)
 
     def call_ended(self, call: ServerCall) -> None:
         """A call is over."""
@@ -349,6 +376,14 @@ class Server:
 
     # Inside
 
+    def _refuse_own_threads(self, verb: str) -> None:
+        here = threading.current_thread()
+        if here is self._host_thread or (self._dispatch is not None and self._dispatch.is_here()):
+            raise RpcUsageError(
+                Status.RPC_S_CANNOT_SUPPORT,
+                f"server.{verb}() in a manager would wait for that manager; stop() does not, and the owner closes",
+            )
+
     def _begin(self, endpoints: tuple[str, ...]) -> list[Address]:
         if not endpoints:
             raise RpcUsageError(Status.RPC_S_NO_PROTSEQS_REGISTERED, 'name an endpoint, such as "ncacn_ip_tcp:[0]"')
@@ -362,7 +397,7 @@ class Server:
                 raise RpcUsageError(Status.RPC_S_NOT_LISTENING, "the server has been stopped; make another one")
             if self._dispatch is not None:
                 raise RpcUsageError(Status.RPC_S_ALREADY_LISTENING, "the server is listening already")
-            self._dispatch = DispatchPool(f"apcrt-{self._name}", self._dispatch_threads)
+            self._dispatch = DispatchPool(self._io, f"apcrt-{self._name}", self._dispatch_threads)
         return addresses
 
     def _opened(self, listeners: list[Listener]) -> list[str]:
@@ -412,16 +447,25 @@ class Server:
             if self._stopping:
                 return False
             self._connections.add(connection)
-        self._io.spawn(self._close_half_open, connection)
+        if not self._half_open:
+            self._io.spawn(self._sweep)
+        self._half_open[connection] = trio.current_time() + self._half_open_time
         return True
 
-    async def _close_half_open(self, connection: ServerConnection) -> None:
-        """A client that connects and does not bind is not waited for."""
-        await trio.sleep(self._half_open_time)
-        if not connection.bound and connection.closed is None:
-            with connection.lock:
-                connection.shut_quietly()
-            connection.release()
+    async def _sweep(self) -> None:
+        """A client that connects and does not bind is not waited for. On the I/O thread."""
+        while self._half_open:
+            connection, deadline = next(iter(self._half_open.items()))
+            if deadline <= trio.current_time():
+                self._half_open.pop(connection, None)
+                connection.run(self._shut_unbound, connection)
+            else:
+                await trio.sleep_until(deadline)
+
+    @staticmethod
+    def _shut_unbound(connection: ServerConnection) -> None:
+        if not connection.bound:
+            connection.shut_quietly()
 
     def _start_host(self) -> None:
         ready = threading.Event()
@@ -433,7 +477,10 @@ class Server:
                     await nursery.start(self._host.run)
                     ready.set()
 
-        self._host_thread = threading.Thread(target=trio.run, args=(main,), name=f"apcrt-{self._name}-async")
+        # A daemon only for the sake of a program that ends without having left its runtime; `close` joins it.
+        self._host_thread = threading.Thread(
+            target=trio.run, args=(main,), name=f"apcrt-{self._name}-async", daemon=True
+        )
         self._host_thread.start()
         ready.wait()
         self._host_stop = partial(self._host.submit, scope.cancel)

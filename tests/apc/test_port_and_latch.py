@@ -27,6 +27,9 @@ class Recorder:
         self.threads: set[int] = set()
         self._react = react
 
+    def owes(self) -> bool:
+        return True
+
     def service(self, fd: int, events: int) -> None:
         self.events.append((fd, events))
         self.threads.add(threading.get_ident())

@@ -647,6 +647,9 @@ def test_events_that_no_thread_has_discovered_are_owed_too() -> None:
     receiver, sender = os.pipe()
 
     class Source:
+        def owes(self) -> bool:
+            return True
+
         def service(self, _fd: int, _events: int) -> None:
             os.read(receiver, 10)
 

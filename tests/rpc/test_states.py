@@ -6,7 +6,9 @@ end.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -338,6 +340,7 @@ class Probe(Plain):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[int] = []
+        self.over = threading.Event()
         self.on_write: Callable[[apcrt.ServerHandle[int], apcrt.InPipe[int]], int | apcrt.Pending] = (
             lambda _call, _data: 0
         )
@@ -350,19 +353,34 @@ class Probe(Plain):
     def tried(self, function: Callable[[], object]) -> None:
         self.found.append(status_of(function))
 
+    @contextlib.contextmanager
+    def until_over(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.over.set()
+
+    def outcome(self) -> list[int]:
+        """What was returned, once the script has ended; its client may have been answered long before."""
+        assert self.over.wait(10)
+        return self.found
+
     @Sample.write.manager
     def write(self, call: apcrt.ServerHandle[int], name: str, data: apcrt.InPipe[int]) -> int | apcrt.Pending:
-        return self.on_write(call, data)
+        with self.until_over():
+            return self.on_write(call, data)
 
     @Sample.read.manager
     def read(
         self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]
     ) -> int | apcrt.Pending:
-        return self.on_read(call, data)
+        with self.until_over():
+            return self.on_read(call, data)
 
     @Sample.double.manager
     def double(self, call: apcrt.ServerHandle[int], bias: int, data: apcrt.InOutPipe[int]) -> int:
-        return self.on_double(data)
+        with self.until_over():
+            return self.on_double(data)
 
     @Sample.several.manager
     def several(
@@ -373,7 +391,8 @@ class Probe(Plain):
         c: apcrt.OutPipe[int],
         d: apcrt.OutPipe[int],
     ) -> Mixed:
-        return self.on_several(a, b, c, d)
+        with self.until_over():
+            return self.on_several(a, b, c, d)
 
 
 @pytest.fixture
@@ -403,7 +422,7 @@ def test_the_server_pushes_an_in_pipe_and_pulls_past_its_end(probe: Probe, probe
 
     probe.on_write = script
     assert probed.write("f", apcrt.InPipe(source=b"12345")) == 5
-    assert probe.found == [WRONG_ORDER, Status.RPC_S_INVALID_ARG, EMPTY, EMPTY]
+    assert probe.outcome() == [WRONG_ORDER, Status.RPC_S_INVALID_ARG, EMPTY, EMPTY]
 
 
 @pytest.mark.feature("PIPE-11")
@@ -420,7 +439,7 @@ def test_the_server_pulls_an_out_pipe_and_pushes_past_its_end(probe: Probe, prob
     received = bytearray()
     assert probed.read(0, 0, apcrt.OutPipe(sink=received)) == 3
     assert received == b"abc"
-    assert probe.found == [WRONG_ORDER, CLOSED, CLOSED]
+    assert probe.outcome() == [WRONG_ORDER, CLOSED, CLOSED]
 
 
 @pytest.mark.feature("PIPE-11", "PIPE-04")
@@ -439,7 +458,7 @@ def test_the_server_pushes_before_it_has_drained(probe: Probe, probed: Sample) -
     sink: list[int] = []
     assert probed.double(0, apcrt.InOutPipe(source=[7, 8, 9], sink=sink)) == 0
     assert sink == [3]
-    assert probe.found == [WRONG_ORDER, WRONG_ORDER]
+    assert probe.outcome() == [WRONG_ORDER, WRONG_ORDER]
 
 
 @pytest.mark.feature("PIPE-09", "PIPE-11")
@@ -466,7 +485,7 @@ def test_the_server_takes_several_pipes_in_another_order(probe: Probe, probed: S
         apcrt.InPipe(source=b"abc"), apcrt.InPipe(source=[1, 2]), apcrt.OutPipe(sink=c), apcrt.OutPipe(sink=d)
     )
     assert (reply, c, d) == (Mixed(3, 2), [1, 2], bytearray(b"abc"))
-    assert probe.found == [WRONG_ORDER, WRONG_ORDER, EMPTY, WRONG_ORDER, WRONG_ORDER, WRONG_ORDER]
+    assert probe.outcome() == [WRONG_ORDER, WRONG_ORDER, EMPTY, WRONG_ORDER, WRONG_ORDER, WRONG_ORDER]
 
 
 @pytest.mark.feature("PIPE-11")
@@ -484,7 +503,7 @@ def test_a_second_pull_of_the_server_while_one_is_pending(probe: Probe, probed: 
     one = Recorder[int]()
     probed.write.begin(one.handle, "f", up)
     assert probe.inside.wait(10)
-    assert probe.found == [Status.RPC_S_ASYNC_CALL_PENDING, WRONG_ORDER]
+    assert probe.outcome() == [Status.RPC_S_ASYNC_CALL_PENDING, WRONG_ORDER]
     probe.held[0].abort_call(5)
     one.wait()
     assert status_of(one.handle.complete_call) == 5
@@ -507,7 +526,7 @@ def test_completing_before_the_input_is_drained(probe: Probe, probed: Sample, re
     probe.on_write = script
     assert status_of(lambda: probed.write("f", apcrt.InPipe(source=b"12345"))) == DISCIPLINE
     if not returned:
-        assert probe.found[:3] == [
+        assert probe.outcome()[:3] == [
             DISCIPLINE,
             Status.RPC_S_INVALID_ASYNC_HANDLE,
             Status.RPC_S_INVALID_ASYNC_HANDLE,
@@ -524,7 +543,7 @@ def test_completing_before_the_output_is_ended(probe: Probe, probed: Sample) -> 
 
     probe.on_read = script
     assert status_of(lambda: probed.read(0, 0, apcrt.OutPipe(sink=bytearray()))) == DISCIPLINE
-    assert probe.found == [DISCIPLINE]
+    assert probe.outcome() == [DISCIPLINE]
 
 
 @pytest.mark.feature("SRV-03")
@@ -541,7 +560,7 @@ def test_ending_a_call_twice(probe: Probe, probed: Sample) -> None:
 
     probe.on_read = script
     assert probed.read(0, 0, apcrt.OutPipe(sink=bytearray())) == 9
-    assert probe.found == [
+    assert probe.outcome() == [
         Status.RPC_S_INVALID_ARG,
         Status.RPC_S_INVALID_ARG,
         Status.RPC_S_INVALID_ASYNC_HANDLE,

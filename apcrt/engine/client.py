@@ -66,6 +66,14 @@ class ClientExchange(Exchange):
         """`connection` is to carry it from now on, under whose lock this is. False when it is over already."""
 
     @abc.abstractmethod
+    def moves(self) -> None:
+        """Its connection is of no use any more, and another one is to carry it. Under the lock."""
+
+    @abc.abstractmethod
+    def takes_off(self) -> bool:
+        """Is the caller the one who looks for the other connection? True once for each `moves`. Without a lock."""
+
+    @abc.abstractmethod
     def started(self) -> None:
         """The request may be sent: `stub` is there. Under the lock."""
 
@@ -120,6 +128,7 @@ class ClientConnection(Connection):
 
     def _submit(self, exchange: ClientExchange) -> None:
         if self.closed is not None:  # since the pool has chosen it
+            exchange.moves()
             self.after.append(partial(self.resubmit, exchange))
         elif exchange.placed(self):
             if self.state is _State.READY and self.exchange is None:
@@ -131,6 +140,8 @@ class ClientConnection(Connection):
 
     def resubmit(self, exchange: ClientExchange) -> None:
         """Have another connection carry an exchange that was to be carried by this one. Without the lock."""
+        if not exchange.takes_off():
+            return
         try:
             self.pool.submit(exchange)
         except RpcError as error:
@@ -250,7 +261,9 @@ class ClientConnection(Connection):
     def _move_waiting(self) -> None:
         """Let another connection carry those who wait for this one, which keeps them until then. Under the lock."""
         while self.waiting:
-            self.after.append(partial(self.resubmit, self.waiting.popleft()))
+            exchange = self.waiting.popleft()
+            exchange.moves()
+            self.after.append(partial(self.resubmit, exchange))
 
     def _start(self, exchange: ClientExchange) -> None:
         self.exchange = exchange

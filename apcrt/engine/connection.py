@@ -69,7 +69,7 @@ class Connection(abc.ABC):
         self.home: ApcThread = io.thread
         self.driver: Poller = io.port
         self.closed: RpcError | None = None
-        #: Threads to wake, and functions to run, once the lock is free.
+        #: Functions to run, and threads to wake, once the lock is free.
         self.wakes: list[ApcThread] = []
         self.after: list[Callable[[], None]] = []
         self.send_queue: deque[memoryview] = deque()
@@ -84,7 +84,7 @@ class Connection(abc.ABC):
     # Locking ----------------------------------------------------------------------------------------------------
 
     def run(self, operation: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Do `operation(*args)` under the lock, then wake and run what that has collected; Ctrl-C waits."""
+        """Do `operation(*args)` under the lock, then run and wake what that has collected; Ctrl-C waits."""
         return lowlevel.undisturbed(self._run, operation, args)
 
     def _run(self, operation: Callable[[*Ts], T], args: tuple[*Ts]) -> T:
@@ -102,14 +102,17 @@ class Connection(abc.ABC):
             self.release()
 
     def release(self) -> None:
-        """Wake and run what was collected under the lock; called without it, after every critical section."""
+        """Run and wake what was collected under the lock; called without it, after every critical section."""
         if self.wakes or self.after:
             with self.lock:  # or an append that is under way could go to a list nobody reads any more
                 wakes, self.wakes = self.wakes, []
                 after, self.after = self.after, []
-            lowlevel.wake(wakes)
-            for function in after:
-                function()
+            try:
+                # First: whoever wakes is to find the connection given back already.
+                for function in after:
+                    function()
+            finally:
+                lowlevel.wake(wakes)
 
     async def _give_up_torn(self) -> None:
         self.run(self.fail, RpcUnavailable(Status.RPC_S_CALL_FAILED, "a signal handler has interrupted the connection"))

@@ -16,9 +16,10 @@ outside (`push`, `pull` and so on) take the lock and look again.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple
 
 from apcrt import ndr, trace
 from apcrt.apc import ApcThread, current_thread, lowlevel
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["Call", "lost_error"]
 
 H = TypeVar("H")  # the handle: the client's or the server's
+S = TypeVar("S", bound=Stream)
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_REPLY: Final = 4 << 20  # bytes of non-pipe results
 
@@ -131,34 +135,60 @@ class Call(Exchange):
 
     def push_octets(self, stream: Output, octets: bytes | memoryview, elements: int) -> None:
         """`push` of what `Element.source` has made of the caller's data."""
-        connection = self._carrier("push", PUSH[stream.state])
-        connection.run(self._push_inline, connection, stream, octets, elements)
+        self._inline_run("push", PUSH, stream, self._push, octets, elements)
         if trace.level <= trace.DEBUG:
             trace.emit(
                 trace.DEBUG, "pipe.pushed", call=self.name, pipe=stream.name, elements=elements, bytes=len(octets)
             )
 
-    def _push_inline(
-        self, connection: ClientConnection | ServerConnection, stream: Output, octets: bytes | memoryview, elements: int
-    ) -> None:
-        self._check_alive(connection)
-        status = PUSH[stream.state]
+    def _inline_run(
+        self,
+        verb: str,
+        table: Mapping[StreamState, int],
+        stream: S,
+        operation: Callable[[ClientConnection | ServerConnection, S, *Ts], T],
+        *args: *Ts,
+    ) -> T:
+        """Do a push or a pull under the lock of the connection that carries the call."""
+        while True:
+            connection = self._carrier(verb, table[stream.state])
+            outcome: list[T] = connection.run(self._inline_do, connection, verb, table, stream, operation, args)
+            if outcome:
+                return outcome[0]
+            # Another connection has begun to carry the call meanwhile.
+
+    def _inline_do(
+        self,
+        connection: ClientConnection | ServerConnection,
+        verb: str,
+        table: Mapping[StreamState, int],
+        stream: S,
+        operation: Callable[[ClientConnection | ServerConnection, S, *Ts], T],
+        args: tuple[*Ts],
+    ) -> list[T]:
+        if self.error is not None:
+            raise self._over()
+        if self.connection is not connection or connection.closed is not None:
+            return []
+        status = table[stream.state]
         if status:
-            self._refuse("push", status)
+            self._refuse(verb, status)
         self._inline = True
         try:
-            if elements:
-                self._push(connection, stream, octets, elements)
-            else:
-                self._push_end(connection, stream)
+            outcome = operation(connection, stream, *args)
             connection.update()
         except RpcUsageError:
             raise
         except RpcError as error:
             self._fail_here(connection, error)
-            raise self.error or error from error.__cause__
+            raise self._told(error) from error.__cause__
         finally:
             self._inline = False
+        return [outcome]
+
+    def _told(self, error: RpcError) -> RpcError:
+        """What to raise for `error`: what has become of the call by it."""
+        return self.error or error
 
     def room_for(self, size: int) -> bool:
         """Would a push of `size` bytes be taken now? Under the lock."""
@@ -171,6 +201,9 @@ class Call(Exchange):
     def _push(
         self, connection: ClientConnection | ServerConnection, stream: Output, octets: bytes | memoryview, elements: int
     ) -> None:
+        if not elements:
+            self._push_end(connection, stream)
+            return
         outstanding = self.outstanding(connection)
         if self._pushed and outstanding and self.window is not None and outstanding + len(octets) > self.window:
             self._refused = len(octets)
@@ -239,8 +272,7 @@ class Call(Exchange):
             raise RpcUsageError(
                 Status.RPC_S_INVALID_ARG, "the buffer to pull into has room for no element; give it some"
             )
-        connection = self._carrier("pull", PULL[stream.state])
-        outcome = connection.run(self._pull_inline, connection, stream, target, notify_later)
+        outcome = self._inline_run("pull", PULL, stream, self._pull, target, notify_later)
         if trace.level <= trace.DEBUG:
             trace.emit(
                 trace.DEBUG,
@@ -250,26 +282,6 @@ class Call(Exchange):
                 elements=outcome[1],
                 status=int(outcome[0]),
             )
-        return outcome
-
-    def _pull_inline(
-        self, connection: ClientConnection | ServerConnection, stream: Input, target: ndr.Target, notify_later: bool
-    ) -> tuple[Status, int]:
-        self._check_alive(connection)
-        status = PULL[stream.state]
-        if status:
-            self._refuse("pull", status)
-        self._inline = True
-        try:
-            outcome = self._pull(connection, stream, target, notify_later)
-            connection.update()
-        except RpcUsageError:
-            raise
-        except RpcError as error:
-            self._fail_here(connection, error)
-            raise self.error or error from error.__cause__
-        finally:
-            self._inline = False
         return outcome
 
     def _pull(
@@ -421,7 +433,7 @@ class Call(Exchange):
             if condition():
                 return None
             thread = current_thread()
-            if connection.home is not thread:
+            if connection.home is not thread and connection.closed is None:
                 connection.set_home(thread)
             self._waiters.append(latch)
             connection.progress()
@@ -501,16 +513,19 @@ class Call(Exchange):
 
     def _carrier(self, verb: str, status: int) -> ClientConnection | ServerConnection:
         """The connection; `status` is what the stream's state says about the attempt."""
-        connection = self.connection
-        if connection is None:
-            if self.state is CallState.COMPLETE and status:
-                self._refuse(verb, status)  # the reply is in and was not taken: the stream still says what it is
-            raise self._over()
-        return connection
+        while True:
+            connection = self.connection
+            if connection is None:
+                if self.state is CallState.COMPLETE and status:
+                    self._refuse(verb, status)  # the reply is in and was not taken: the stream still says what it is
+                raise self._over()
+            if connection.closed is None or self.error is not None:
+                return connection
+            self._move_on(connection)
+            time.sleep(0)  # another thread is at it, and done in a moment
 
-    def _check_alive(self, connection: ClientConnection | ServerConnection) -> None:
-        if self.error is not None or self.connection is not connection:
-            raise self._over()
+    def _move_on(self, connection: ClientConnection | ServerConnection) -> None:
+        """The connection has closed: the call has another one in a moment, or is over."""
 
     def _over(self) -> RpcError:
         """What a push or pull of a call that is over raises."""

@@ -105,6 +105,7 @@ class ClientCall(Call, ClientExchange):
         self._out_offset = self._arguments_size = len(encoder.data)
         self._backlog_ended = not self.outputs
         self._cancelled = False
+        self._moving = False  # between two connections
         self._gate = threading.Lock()  # between two connections: who carries it, and whether it goes on
         self._name = f"{operation.name}#{next(_serial)}"
         self._snapshot = trace.snapshot()
@@ -147,6 +148,18 @@ class ClientCall(Call, ClientExchange):
                 return False
             self.connection = connection
             return True
+
+    def moves(self) -> None:
+        self._moving = True
+
+    def takes_off(self) -> bool:
+        with self._gate:
+            moving, self._moving = self._moving, False
+            return moving
+
+    def _move_on(self, connection: ClientConnection | ServerConnection) -> None:
+        if isinstance(connection, ClientConnection):
+            connection.resubmit(self)
 
     def started(self) -> None:
         connection = self.connection

@@ -548,7 +548,7 @@ async def test_serving_in_trio_ends_with_its_scope() -> None:
 
 @pytest.mark.feature("LIFE-01")
 def test_a_thousand_calls_leave_no_connection_too_many() -> None:
-    """One thread at a time needs one connection, and a second one when the I/O thread is still giving back the first."""
+    """One thread at a time needs one connection, or two when the I/O thread is still giving back the first."""
     with testing.in_process(Sample, Plain()) as client:
         client.add(0, 0)
         before = open_sockets(), threading.active_count()

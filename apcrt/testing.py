@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import select
 import tempfile
 import threading
 from collections.abc import Callable, Generator
@@ -24,7 +25,7 @@ from apcrt.rpc.interface import Interface
 from apcrt.rpc.runtime import Runtime
 from apcrt.rpc.server import Server
 from apcrt.status import RpcError
-from apcrt.transport import READ, Stream
+from apcrt.transport import READ, WRITE, Stream
 
 __all__ = ["CapturedTrace", "InProcess", "StreamAdapter", "capture_trace", "in_process"]
 
@@ -153,13 +154,14 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
         self._receiving = False
         self._closed = False
         self._sent_eof = False
+        self._waits: set[int] = set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint()
         self._sending = True
         try:
+            await trio.lowlevel.checkpoint()
             self._check_open(sending=True)
             rest = memoryview(data).cast("B")
             while len(rest):
@@ -174,9 +176,9 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint()
         self._sending = True
         try:
+            await trio.lowlevel.checkpoint()
             self._check_open(sending=True)
             await self._ready(read=False)
             self._check_open(sending=False)
@@ -199,9 +201,9 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
             raise ValueError("max_bytes is at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
-        await trio.lowlevel.checkpoint()
         self._receiving = True
         try:
+            await trio.lowlevel.checkpoint()
             buffer = bytearray(max_bytes or 65536)
             while True:
                 self._check_open(sending=False)
@@ -215,8 +217,8 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            for descriptor in self._stream.descriptors:
-                trio.lowlevel.notify_closing(descriptor)
+            for waited in self._waits:
+                trio.lowlevel.notify_closing(waited)
             self._stream.close()
         await trio.lowlevel.checkpoint()
 
@@ -235,8 +237,16 @@ class StreamAdapter(trio.abc.HalfCloseableStream):
     async def _ready(self, *, read: bool) -> None:
         if self._stream.arm(read, not read):
             return
-        for descriptor, interest in self._stream.interest(read, not read):
-            if interest & READ:
-                await trio.lowlevel.wait_readable(descriptor)
-            else:
-                await trio.lowlevel.wait_writable(descriptor)
+        # A set of its own for each wait: any one of the descriptors will do, and both directions may name the same.
+        with select.epoll() as polled:
+            for descriptor, interest in self._stream.interest(read, not read):
+                polled.register(descriptor, _events(interest))
+            self._waits.add(polled.fileno())
+            try:
+                await trio.lowlevel.wait_readable(polled.fileno())
+            finally:
+                self._waits.discard(polled.fileno())
+
+
+def _events(interest: int) -> int:
+    return (select.EPOLLIN if interest & READ else 0) | (select.EPOLLOUT if interest & WRITE else 0)

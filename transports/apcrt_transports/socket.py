@@ -7,17 +7,20 @@ the kernel's buffer sizes to autotuning and turns Nagle's algorithm off, because
 itself. Unix sockets ask for large buffers, whose default of about 200 KiB halves the throughput of large pushes.
 
 A Unix endpoint checks the kernel's credentials of whoever connects: other users are refused unless listed. The
-directory of a socket file that we make is private; a stale socket file is replaced only when nobody listens on it.
+directory of a socket file that we make is private (others may pass through it when users are listed); a stale socket
+file is replaced only when nobody listens on it. Without an endpoint the socket file gets a directory of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
 import stat
 import struct
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, cast
 
@@ -41,6 +44,7 @@ __all__ = ["SocketListener", "SocketStream", "SocketTransport"]
 UNIX_BUFFER: Final = 1 << 20  # bytes asked of the kernel for each direction of a Unix socket
 IOV_MAX: Final = min(os.sysconf("SC_IOV_MAX"), 1024)
 _AGAIN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
+_BUSY: Final = 0.01  # seconds between looks at a Unix endpoint whose backlog is full
 _OPTIONS: Final = ("allow_users", "backlog", "connect_timeout", "unix_buffer")
 
 
@@ -68,7 +72,7 @@ class SocketStream(Stream):
         self._peer = peer
         self._sendmsg: Callable[..., int] = sock.sendmsg
         self._recvmsg_into = sock.recvmsg_into
-        self._interest = {
+        self._interest: dict[tuple[bool, bool], Sequence[tuple[int, int]]] = {
             (True, False): ((self._fd, READ),),
             (False, True): ((self._fd, WRITE),),
             (True, True): ((self._fd, READ | WRITE),),
@@ -87,14 +91,14 @@ class SocketStream(Stream):
 
     @property
     def descriptors(self) -> Sequence[int]:
-        return (self._fd,)
+        return () if self._socket is None else (self._fd,)
 
     def interest(self, read: bool, write: bool) -> Sequence[tuple[int, int]]:
         return self._interest[read, write]
 
     def send(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         if len(buffers) > IOV_MAX:
-            buffers = buffers[:IOV_MAX]
+            buffers = [one for one in buffers if len(one)][:IOV_MAX]
         try:
             taken = self._sendmsg(buffers)
         except OSError as error:
@@ -106,6 +110,8 @@ class SocketStream(Stream):
         return taken
 
     def recv_into(self, buffers: Sequence[memoryview]) -> int | None:
+        if len(buffers) > IOV_MAX:
+            buffers = [one for one in buffers if len(one)][:IOV_MAX]
         try:
             received = self._recvmsg_into(buffers)[0]
         except OSError as error:
@@ -126,6 +132,7 @@ class SocketStream(Stream):
     def close(self) -> None:
         sock, self._socket = self._socket, None
         if sock is not None:
+            self._interest = dict.fromkeys(self._interest, ())
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes the other side even if a forked child still holds the socket
             sock.close()
@@ -155,12 +162,19 @@ class SocketListener(Listener):
     """A listening socket; made by `SocketTransport.listen`."""
 
     def __init__(
-        self, transport: SocketTransport, sock: trio.socket.SocketType, address: Address, path: str | None
+        self,
+        transport: SocketTransport,
+        sock: trio.socket.SocketType,
+        address: Address,
+        *,
+        path: str | None = None,
+        directory: str | None = None,
     ) -> None:
         self._transport = transport
         self._socket = sock
         self._address = address
         self._path = path
+        self._directory = directory  # made for this endpoint alone
         self._inode = os.stat(path).st_ino if path else 0
 
     @property
@@ -171,7 +185,11 @@ class SocketListener(Listener):
         while True:
             try:
                 accepted, _ = await self._socket.accept()
+            except trio.ClosedResourceError as error:
+                raise self._closed() from error
             except OSError as error:
+                if self._socket.fileno() < 0:
+                    raise self._closed() from error
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                     await trio.sleep(0.05)  # out of descriptors: those who have one must first give it back
                     continue
@@ -185,13 +203,21 @@ class SocketListener(Listener):
             sock.close()
 
     async def aclose(self) -> None:
-        self._socket.close()
         if self._path:
+            # Before the socket is closed: while it listens nobody replaces the file, nor gets its inode's number.
             with contextlib.suppress(OSError):
                 if os.stat(self._path).st_ino == self._inode:  # not the file of a successor
                     os.unlink(self._path)
             self._path = None
+        self._socket.close()
+        if self._directory:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._directory)
+            self._directory = None
         await trio.lowlevel.checkpoint()
+
+    def _closed(self) -> TransportError:
+        return TransportError(Status.RPC_S_CANT_CREATE_ENDPOINT, f"{self._address}: the listener was closed")
 
 
 class SocketTransport(Transport):
@@ -219,57 +245,66 @@ class SocketTransport(Transport):
         if given is None or not all(isinstance(user, int) for user in given):
             raise RpcUsageError(Status.RPC_S_INVALID_ARG, "socket transport: allow_users is a list of user ids")
         self._users = frozenset({os.geteuid(), *(user for user in given if isinstance(user, int))})
+        self._shared = len(self._users) > 1
 
     async def connect(self, address: Address) -> Stream:
         if address.protocol_sequence == "ncacn_unix_stream":
             return await self._connect_unix(address)
-        host, port = address.network_address or "127.0.0.1", _port(address)
+        host, port = _host(address), _port(address)
         try:
             with trio.fail_after(self._connect_timeout):
                 stream = await trio.open_tcp_stream(host, port)
         except trio.TooSlowError as error:
             raise _unavailable(address, f"no answer within {self._connect_timeout:g} s") from error
+        except UnicodeError as error:
+            raise _bad_host(address) from error
         except OSError as error:
-            raise _unavailable(address, str(_deepest(error))) from error
+            deepest = _deepest(error)
+            raise _unavailable(address, str(deepest)) from deepest
         return self._stream(_plain(stream.socket), str(address))
 
     async def listen(self, address: Address) -> Listener:
         if address.protocol_sequence == "ncacn_unix_stream":
-            return self._listen_unix(address)
-        host, port = address.network_address or "127.0.0.1", _port(address)
+            return await self._listen_unix(address)
+        host, port = _host(address), _port(address)
         try:
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except UnicodeError as error:
+            raise _bad_host(address) from error
         except OSError as error:
             raise RpcUsageError(Status.RPC_S_INVALID_NET_ADDR, f"{address}: {error.strerror}") from error
         family, kind, protocol, _, where = found[0]
-        sock = trio.socket.socket(family, kind, protocol)
+        sock = socket.socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await sock.bind(where)
+            sock.bind(where)
             sock.listen(self._backlog)
         except OSError as error:
             sock.close()
             raise _cannot_listen(address, error) from error
-        bound = Address(address.protocol_sequence, host, str(sock.getsockname()[1]), address.options)
-        return SocketListener(self, sock, bound, None)
+        bound = dataclasses.replace(address, network_address=host, endpoint=str(sock.getsockname()[1]))
+        return SocketListener(self, trio.socket.from_stdlib_socket(sock), bound)
 
     def admit(self, sock: socket.socket) -> PeerIdentity | None:
         """Who has connected, or None for a user who may not. Sets the socket's options."""
-        self._tune(sock)
-        if sock.family == socket.AF_UNIX:
-            identity = _unix_identity(sock)
-            return identity if identity.uid in self._users else None
         try:
-            return _tcp_identity(sock)
+            self._tune(sock)
+            if sock.family != socket.AF_UNIX:
+                return _tcp_identity(sock)
+            identity = _unix_identity(sock)
         except OSError:  # the peer went away between the connection and the look at it
             return None
+        return identity if identity.uid in self._users else None
 
     async def _connect_unix(self, address: Address) -> Stream:
         path = _path(address)
-        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
         try:
             with trio.fail_after(self._connect_timeout):
-                await sock.connect(path)
+                await trio.lowlevel.checkpoint()
+                while not _connected(sock, path):  # noqa: ASYNC110 - the system does not tell when there is room
+                    await trio.sleep(_BUSY)
         except trio.TooSlowError as error:
             sock.close()
             raise _unavailable(address, f"no answer within {self._connect_timeout:g} s") from error
@@ -279,7 +314,7 @@ class SocketTransport(Transport):
         except BaseException:
             sock.close()
             raise
-        return self._stream(_plain(sock), str(address))
+        return self._stream(sock, str(address))
 
     def _stream(self, sock: socket.socket, description: str) -> SocketStream:
         self._tune(sock)
@@ -292,28 +327,57 @@ class SocketTransport(Transport):
                 )
             return SocketStream(sock, PeerIdentity(description, True, identity.pid, identity.uid, identity.gid))
         try:
+            if sock.getpeername() == sock.getsockname():  # TCP lets a free dynamic port be connected to itself
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             local = _tcp_identity(sock).local
         except OSError as error:
             sock.close()
-            raise TransportError(Status.RPC_S_SERVER_UNAVAILABLE, f"{description}: {error.strerror}") from error
+            raise TransportError(
+                Status.RPC_S_SERVER_UNAVAILABLE, f"cannot connect to {description}: {error.strerror}"
+            ) from error
         return SocketStream(sock, PeerIdentity(description, local))
 
-    def _listen_unix(self, address: Address) -> SocketListener:
-        path = _path(address)
-        _make_room(path, address)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)  # the file is ours alone from its first moment
+    async def _listen_unix(self, address: Address) -> SocketListener:
+        await trio.lowlevel.checkpoint()
+        if address.endpoint or address.network_address:
+            path = _path(address)
+            _make_room(path, address, shared=self._shared)
+            return self._bind_unix(address, path, None)
+        directory = None
         try:
-            sock.bind(path)
+            directory = tempfile.mkdtemp(prefix="apcrt-")
+            if self._shared:
+                _let_through(directory)
+            path = f"{directory}/socket"
+            return self._bind_unix(dataclasses.replace(address, endpoint=path), path, directory)
+        except BaseException as error:
+            if directory is not None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+            if isinstance(error, OSError):
+                raise _cannot_listen(address, error) from error
+            raise
+
+    def _bind_unix(self, address: Address, path: str, directory: str | None) -> SocketListener:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = False
+        try:
+            before = os.umask(0o177)  # the file is ours alone from its first moment
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            bound = True
+            if self._shared:
+                os.chmod(path, 0o666)  # noqa: S103 - others connect, and `admit` looks at who they are
             sock.listen(self._backlog)
+            return SocketListener(self, trio.socket.from_stdlib_socket(sock), address, path=path, directory=directory)
         except OSError as error:
             sock.close()
+            if bound:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             raise _cannot_listen(address, error) from error
-        finally:
-            os.umask(before)
-        if len(self._users) > 1:
-            os.chmod(path, 0o666)  # noqa: S103 - others connect, and `admit` looks at who they are
-        return SocketListener(self, trio.socket.from_stdlib_socket(sock), address, path)
 
     def _tune(self, sock: socket.socket) -> None:
         if sock.family == socket.AF_UNIX:
@@ -327,16 +391,26 @@ class SocketTransport(Transport):
 
 def _number(options: Mapping[str, object], key: str, default: int) -> int:
     value = options.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
         raise RpcUsageError(
-            Status.RPC_S_INVALID_ARG, f"socket transport: {key} is a positive whole number, not {value!r}"
+            Status.RPC_S_INVALID_ARG, f"socket transport: {key} is a whole number from 1 to 2147483647, not {value!r}"
         )
     return value
 
 
+def _host(address: Address) -> str:
+    if "\0" in address.network_address:
+        raise _bad_host(address)
+    return address.network_address or "127.0.0.1"
+
+
+def _bad_host(address: Address) -> RpcUsageError:
+    return RpcUsageError(Status.RPC_S_INVALID_NET_ADDR, f"{address}: the network address is no name of a machine")
+
+
 def _port(address: Address) -> int:
     text = address.endpoint or "0"
-    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5) or int(text) > 65535:
         raise RpcUsageError(
             Status.RPC_S_INVALID_ENDPOINT_FORMAT, f"{address}: the endpoint is a port number from 0 to 65535"
         )
@@ -350,12 +424,25 @@ def _path(address: Address) -> str:
             f"{address}: a Unix socket has no network address; write ncacn_unix_stream:[/path]",
         )
     path = address.endpoint
-    if not path.startswith("/") or len(os.fsencode(path)) > 107:
+    try:
+        good = path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= 107
+    except UnicodeError:
+        good = False
+    if not good:
         raise RpcUsageError(
             Status.RPC_S_INVALID_ENDPOINT_FORMAT,
             f"{address}: the endpoint is an absolute path of at most 107 bytes",
         )
     return path
+
+
+def _connected(sock: socket.socket, path: str) -> bool:
+    """Connect a Unix socket; False while the listener's backlog is full."""
+    try:
+        sock.connect(path)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _plain(sock: trio.socket.SocketType) -> socket.socket:
@@ -395,16 +482,23 @@ def _unavailable(address: Address, why: str) -> TransportError:
 
 
 def _cannot_listen(address: Address, error: OSError) -> TransportError:
-    taken = error.errno in (errno.EADDRINUSE, errno.EEXIST)
+    taken = error.errno == errno.EADDRINUSE
     status = Status.RPC_S_DUPLICATE_ENDPOINT if taken else Status.RPC_S_CANT_CREATE_ENDPOINT
-    return TransportError(status, f"cannot listen on {address}: {error.strerror}")
+    return TransportError(status, f"cannot listen on {address}: {error.strerror or error}")
 
 
-def _make_room(path: str, address: Address) -> None:
+def _let_through(directory: str) -> None:
+    os.chmod(directory, 0o711)  # noqa: S103 - users are listed, and have to reach the socket file
+
+
+def _make_room(path: str, address: Address, *, shared: bool) -> None:
     """Make the private directory, and remove a stale socket file, but only when nobody listens on it."""
     directory = os.path.dirname(path)
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            if shared:
+                _let_through(directory)
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return

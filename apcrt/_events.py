@@ -66,7 +66,9 @@ EVENTS: Final[Mapping[str, EventSpec]] = MappingProxyType(
         "call.failed": EventSpec(DEBUG, ("call", "opnum", "status"), "the call ended with this status"),
         "call.cancelled": EventSpec(DEBUG, ("call", "opnum"), "the call ended because it was cancelled"),
         "call.undeliverable": EventSpec(
-            WARNING, ("call", "wanted"), "a notification could not be delivered: its thread, port or event is gone"
+            DEBUG,
+            ("call", "wanted"),
+            "the thread to be notified has ended; a warning unless it was cancelled",
         ),
         "pipe.pushed": EventSpec(DEBUG, ("call", "pipe", "elements", "bytes"), "a push took these elements; 0 ends"),
         "pipe.pulled": EventSpec(DEBUG, ("call", "pipe", "elements", "status"), "a pull gave these elements; 0 ends"),

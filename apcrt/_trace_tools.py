@@ -15,6 +15,7 @@ import collections
 import datetime
 import fnmatch
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
@@ -44,10 +45,11 @@ def select(
 ) -> Iterator[Record]:
     """The records that name this call, concern or were emitted by this thread, and match this event pattern (`pipe.*`).
 
-    None does not restrict. A call is compared as text, so that `12` and `"12"` are the same.
+    None does not restrict. A call is named by its whole name, such as `read#12`, or by its number alone.
     """
     for record in records:
-        if call is not None and str(record.get("call")) != call:
+        name = str(record.get("call"))
+        if call is not None and call not in (name, re.split("[#@]", name)[-1]):
             continue
         if thread is not None and thread not in {str(record.get("thread")), str(record.get("emitter"))}:
             continue

@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="apcrt", description="Asynchronous procedure calls and DCE/RPC pipes: tools for the shell."
     )
+    parser.add_argument("--version", action="version", version=f"apcrt {version('apcrt')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     status = commands.add_parser(
@@ -102,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     trace_commands = trace.add_subparsers(title="commands", metavar="COMMAND", required=True)
     show_trace = trace_commands.add_parser("show", help="the events as lines of text, all or some")
-    show_trace.add_argument("--call", metavar="N", help="only events of this call")
+    show_trace.add_argument(
+        "--call", metavar="N", help="only events of this call: its name, such as read#12, or its number"
+    )
     show_trace.add_argument("--thread", metavar="T", help="only events about or from this thread")
     show_trace.add_argument("--event", metavar="GLOB", help="only events whose name matches, such as 'pipe.*'")
     show_trace.set_defaults(run=_trace_show)
@@ -137,7 +141,7 @@ def _status(options: argparse.Namespace) -> int:
     wanted: str = options.status
     numbers = _numbers(wanted)
     if not numbers:
-        return _complain(f"no status is called {wanted!r}")
+        return _complain(f"no status is called {wanted!r}; names may be given in part, numbers have 32 bits")
     for number in numbers:
         names = [
             name
@@ -157,10 +161,12 @@ def _status(options: argparse.Namespace) -> int:
 def _numbers(wanted: str) -> list[int]:
     """The number itself, or those of the status with this name, or of all whose name contains it."""
     try:
-        # Signed, as a shell shows an HRESULT; the published numbers are unsigned.
-        return [int(wanted, 0) & 0xFFFFFFFF]
+        number = int(wanted, 0)
     except ValueError:
         pass
+    else:
+        # Signed, as a shell shows an HRESULT; the published numbers are unsigned.
+        return [number & 0xFFFFFFFF] if -(1 << 31) <= number < 1 << 32 else []
     name = wanted.upper()
     known: dict[str, int] = {**Status.__members__, **FaultStatus.__members__}
     if name in known:

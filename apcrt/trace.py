@@ -247,7 +247,8 @@ def _render_to(file: TextIO | None, renderer: Renderer) -> _Sink:
         values: dict[str, object] = {
             **structlog.contextvars.get_contextvars(),
             **keys,
-            "emitter": threading.current_thread().name,
+            # A thread that is ending has no Thread object any more, and asking for one would make a new one.
+            "emitter": keys["thread"] if event == "thread.ended" else threading.current_thread().name,
             "event": event,
             "level": name,
             "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),

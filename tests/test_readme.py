@@ -154,16 +154,16 @@ def test_commands_are_there() -> None:
                 assert "dev = [" in (ROOT / "pyproject.toml").read_text()
             case [".venv/bin/python", "-m", "examples.filerep"]:
                 assert (ROOT / "examples" / "filerep" / "__main__.py").exists()
-            case [".venv/bin/python", "-m", "pytest"] | [".venv/bin/python", "download.py"] | ["apcrt", *_]:
+            case [".venv/bin/python", "-m", "pytest"] | [".venv/bin/python", "download.py"] | [".venv/bin/apcrt", *_]:
                 pass
             case _:
                 pytest.fail(f"nothing tries {command!r}")
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one.startswith("apcrt ")])
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.startswith(".venv/bin/apcrt ")])
 def test_output_of_the_command(command: str, tmp_path: Path) -> None:
     [shown] = [text for text in CONSOLE if f"$ {command}\n" in text]
-    assert run("-m", *shlex.split(command), folder=tmp_path) == shown.partition("\n")[2]
+    assert run("-m", "apcrt", *shlex.split(command)[1:], folder=tmp_path) == shown.partition("\n")[2]
 
 
 def test_configuration(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from apcrt.apc._latch import Latch
 from apcrt.apc._operations import enrolled
 from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
 from apcrt.apc._pump import ensure_pump, in_trio_run
-from apcrt.apc._thread import ApcThread, Flushable, Homed
+from apcrt.apc._thread import ApcThread, Flushable, Homed, apc_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ __all__ = [
     "Wait",
     "Waitable",
     "Wakes",
+    "apc_name",
     "check_overdue",
     "deliver",
     "ensure_pump",

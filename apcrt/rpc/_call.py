@@ -493,9 +493,15 @@ class Call(Exchange):
         target = notification.thread or thread
         posted = lowlevel.post(target, notification.routine, (handle, event), source="notify", wakes=connection.wakes)
         if not posted:
-            connection.after.append(
-                partial(trace.emit, trace.WARNING, "call.undeliverable", call=self.name, wanted=event.name.lower())
-            )
+            # Who was cancelled left its calls on purpose.
+            level = trace.DEBUG if target.cancelled else trace.WARNING
+            if trace.level <= level:
+                connection.after.append(
+                    partial(trace.emit, level, "call.undeliverable", call=self.name, wanted=event.name.lower())
+                )
+        elif trace.level <= trace.DEBUG:
+            routine = lowlevel.apc_name(notification.routine)
+            connection.after.append(partial(trace.emit, trace.DEBUG, "apc.queued", thread=target.name, apc=routine))
 
     # Ends --------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from examples.filerep.cli import main
+
+def run() -> int:
+    """Import and run the program; Ctrl-C while it is still being imported ends it like later on."""
+    try:
+        from examples.filerep.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

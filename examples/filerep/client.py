@@ -14,17 +14,36 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 import apcrt
 from apcrt import Status, apc
 from examples.filerep.interface import FileRep, ServerTally
 from examples.filerep.paths import Tree
 from examples.filerep.records import Entry, EntryReader, Kind
-from examples.filerep.transfers import Download, Tally, Transfer, Update, Upload, Verify
+from examples.filerep.transfers import Download, Replace, Tally, Transfer, Update, Upload, Verify, VerifyThere
 
-__all__ = ["Outcome", "Problem", "Session", "pull_tree", "push_tree"]
+__all__ = ["Outcome", "Problem", "Session", "Settings", "pull_tree", "push_tree"]
 
 Job = tuple[type[Transfer], Entry]
+
+
+class Settings(TypedDict):
+    """How to replicate.
+
+    threads, in_flight: issuing threads, and calls of each at a time.
+    buffer: bytes moved at a time.
+    patience: seconds of silence from the server that are borne.
+    verify: compare the SHA-256 of files that look the same, too.
+    watch: called while the threads run; returns when they have ended.
+    """
+
+    threads: int
+    in_flight: int
+    buffer: int
+    patience: float
+    verify: bool
+    watch: Callable[[Session, list[apc.StructuredThread]], None]
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,7 @@ class Session:
 
     files: FileRep
     tree: Tree
-    in_flight: int
-    buffer: int
+    settings: Settings
     jobs: deque[Job] = field(default_factory=deque)
     tallies: list[Tally] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -68,13 +86,15 @@ class Session:
         active: list[Transfer] = []
         try:
             while True:
-                while self.fatal is None and len(active) < self.in_flight and (job := self._next()):
+                while self.fatal is None and len(active) < self.settings["in_flight"] and (job := self._next()):
                     kind, entry = job
-                    active.append(self._started(kind(self.files, self.tree, entry, tally, self.buffer)))
+                    active.append(self._started(kind(self.files, self.tree, entry, tally, self.settings["buffer"])))
                 if not active:
                     return
-                if not any(one.over for one in active):
-                    apc.sleep_ex(None, alertable=True)
+                patience = self.settings["patience"]
+                if not any(one.over for one in active) and apc.sleep_ex(patience, alertable=True) == 0:
+                    silence = f"no sign of life for {patience:g} s"
+                    self.fatal = self.fatal or apcrt.RpcUnavailable(Status.RPC_S_CALL_CANCELLED, silence)
                 active = self._sorted_out(active, tally)
         finally:
             for one in active:
@@ -125,64 +145,49 @@ class Session:
         return total
 
 
-def pull_tree(
-    files: FileRep,
-    tree: Tree,
-    *,
-    threads: int,
-    in_flight: int,
-    buffer: int,
-    verify: bool,
-    watch: Callable[[Session, list[apc.StructuredThread]], None],
-) -> Outcome:
+def pull_tree(files: FileRep, tree: Tree, **settings: Unpack[Settings]) -> Outcome:
     """Make `tree` hold what the server's tree holds.
-
-    Args:
-        files: the server.
-        tree: where to.
-        threads, in_flight: issuing threads, and calls of each at a time.
-        buffer: bytes pulled at a time.
-        verify: compare the SHA-256 of files that look the same, too.
-        watch: called while the threads run; returns when they have ended.
 
     Raises:
         RpcError: the server cannot be reached, or is gone.
     """
     outcome = Outcome()
-    session = Session(files, tree, in_flight, buffer)
+    session = Session(files, tree, settings)
+    tree.sweep()
     for entry in _listing(files):
         try:
-            _plan(session, outcome, entry, verify=verify)
+            _plan(session, outcome, entry)
         except (OSError, apcrt.RpcError) as error:
             status = Status.from_oserror(error) if isinstance(error, OSError) else error.status
             outcome.problems.append(Problem(entry.path, status, str(error)))
-    return _work(session, outcome, threads, watch)
+    return _work(session, outcome)
 
 
-def push_tree(
-    files: FileRep,
-    tree: Tree,
-    *,
-    threads: int,
-    in_flight: int,
-    buffer: int,
-    watch: Callable[[Session, list[apc.StructuredThread]], None],
-) -> Outcome:
+def push_tree(files: FileRep, tree: Tree, **settings: Unpack[Settings]) -> Outcome:
     """Make the server's tree hold what `tree` holds. Arguments and errors as `pull_tree`."""
     outcome = Outcome()
-    session = Session(files, tree, in_flight, buffer)
+    session = Session(files, tree, settings)
+    there = {entry.path: entry for entry in _listing(files)}
     for entry in tree.walk():
+        old = there.get(entry.path)
         if entry.kind is Kind.DIRECTORY:
-            files.make_directory(entry.path, entry.mode)
+            if old is None or (old.kind, old.mode) != (entry.kind, entry.mode):
+                files.make_directory(entry.path, entry.mode)
             outcome.directories += 1
         elif entry.kind is Kind.FILE:
-            session.jobs.append((Upload, entry))
             session.total += entry.size
+            if old is None or (old.size, old.modified, old.mode) != (entry.size, entry.modified, entry.mode):
+                session.jobs.append((Upload if old is None else Replace, entry))
+            elif settings["verify"]:
+                session.jobs.append((VerifyThere, entry))
+            else:
+                outcome.tally.unchanged += 1
+                outcome.tally.bytes += entry.size
         elif entry.kind is Kind.UNREADABLE:
             outcome.problems.append(Problem(entry.path, entry.status, "it cannot be read"))
         else:
             outcome.skipped += 1
-    return _work(session, outcome, threads, watch)
+    return _work(session, outcome)
 
 
 def _listing(files: FileRep) -> Iterator[Entry]:
@@ -194,7 +199,7 @@ def _listing(files: FileRep) -> Iterator[Entry]:
     reader.finish()
 
 
-def _plan(session: Session, outcome: Outcome, entry: Entry, *, verify: bool) -> None:
+def _plan(session: Session, outcome: Outcome, entry: Entry) -> None:
     """Say what is to be done about one entry of the listing."""
     if entry.kind is Kind.DIRECTORY:
         session.tree.make_directory(entry.path, entry.mode)
@@ -213,22 +218,19 @@ def _plan(session: Session, outcome: Outcome, entry: Entry, *, verify: bool) -> 
         else:
             if here.mode != entry.mode:
                 session.tree.set_mode(entry.path, entry.mode)
-            if verify:
+            if session.settings["verify"]:
                 session.jobs.append((Verify, entry))
             else:
                 outcome.tally.unchanged += 1
                 outcome.tally.bytes += entry.size
 
 
-def _work(
-    session: Session,
-    outcome: Outcome,
-    threads: int,
-    watch: Callable[[Session, list[apc.StructuredThread]], None],
-) -> Outcome:
+def _work(session: Session, outcome: Outcome) -> Outcome:
+    settings = session.settings
     with apc.open_apc_threads() as nursery:
-        running = [nursery.start(session.run, name=f"filerep-{number}") for number in range(1, threads + 1)]
-        watch(session, running)
+        numbers = range(1, settings["threads"] + 1)
+        running = [nursery.start(session.run, name=f"filerep-{number}") for number in numbers]
+        settings["watch"](session, running)
     if session.fatal is not None:
         raise session.fatal
     before, outcome.tally = outcome.tally, session.sum()

@@ -146,6 +146,18 @@ class Tree:
 
     # Everything
 
+    def sweep(self) -> None:
+        """Remove what runs that were killed have left behind: files in the making whose process is no more."""
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            with contextlib.suppress(OSError, apcrt.RpcError), self._directory(path) as descriptor:
+                for child in sorted(os.listdir(descriptor)):
+                    if _temporary(child) and not _alive(child):
+                        os.unlink(child, dir_fd=descriptor)
+                    elif stat.S_ISDIR(os.stat(child, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                        pending.append(f"{path}/{child}" if path else child)
+
     def walk(self, exclude: frozenset[str] = frozenset()) -> Iterator[Entry]:
         """Every entry, directories before what is in them; a directory that cannot be read is an entry that says so.
 
@@ -225,6 +237,18 @@ def _entry(path: str, found: os.stat_result) -> Entry:
 
 def _temporary(name: str) -> bool:
     return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
+
+
+def _alive(name: str) -> bool:
+    """Is the process running that makes the file of this temporary name?"""
+    number = name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _is_link(directory: int, name: str) -> bool:

@@ -27,7 +27,7 @@ from examples.filerep.paths import Tree, attributes
 from examples.filerep.records import Entry
 from examples.filerep.replica import Replica
 
-__all__ = ["Download", "Tally", "Transfer", "Update", "Upload", "Verify"]
+__all__ = ["Download", "Replace", "Tally", "Transfer", "Update", "Upload", "Verify", "VerifyThere"]
 
 TURN: Final = 8  # buffers that a transfer moves before the others of its thread get their turn
 
@@ -52,17 +52,22 @@ class Tally:
 
 
 class Transfer(ABC):
-    """A call under way, from `start` to `done`, and on to `over`: no completion of it is to come any more."""
+    """A call under way, from `start` to `over`."""
 
     def __init__(self, files: FileRep, tree: Tree, entry: Entry, tally: Tally, buffer: int) -> None:
         self.files, self.tree, self.entry, self.tally = files, tree, entry, tally
         self.buffer = buffer
         self.done = False
-        self.over = False
+        self.told = False
         self.error: Exception | None = None
         self.again: Transfer | None = None
         self.thread = threading.get_ident()
         self.handle = apcrt.AsyncHandle[Receipt](notification=notify.Apc(self.on_event))
+
+    @property
+    def over(self) -> bool:
+        """Done, and no completion of its call is to come any more."""
+        return self.told and self.done
 
     def start(self) -> None:
         """Begin the call; what goes wrong at once ends the transfer like what goes wrong later."""
@@ -84,12 +89,10 @@ class Transfer(ABC):
                 tally.receive_completes += 1
                 self.pull()
             else:
-                self.over = True
+                self.told = True
                 receipt = self.handle.complete_call()
                 if not self.done:
                     self.finish(receipt)
-                    self.tally.files += 1
-                    self.end()
         except (OSError, apcrt.RpcError) as error:
             self.fail(error)
 
@@ -102,7 +105,12 @@ class Transfer(ABC):
         if status == Status.RPC_S_ASYNC_CALL_PENDING:
             self.handle.cancel_call(abort=True)
         elif status == Status.RPC_S_INVALID_ASYNC_HANDLE:
-            self.over = True  # it never began, or its failure has been told already
+            self.told = True  # it never began, or its failure has been told already
+
+    def succeed(self) -> None:
+        """Done, and well."""
+        self.tally.files += 1
+        self.end()
 
     def end(self) -> None:
         """Done, one way or the other."""
@@ -134,7 +142,7 @@ class Transfer(ABC):
 
     @abstractmethod
     def finish(self, receipt: Receipt) -> None:
-        """The reply has come."""
+        """The reply has come; ends with `succeed`, or raises."""
 
     def push(self) -> None:  # noqa: B027 - most transfers push nothing
         """The last push has left."""
@@ -187,6 +195,7 @@ class Download(Transfer):
             raise apcrt.RpcError(Status.RPC_X_BAD_STUB_DATA, "the copy is not what the server has read")
         self.replica.commit(receipt.modified, receipt.mode)
         self.tally.new += 1
+        self.succeed()
 
     def release(self) -> None:
         replica = getattr(self, "replica", None)
@@ -244,22 +253,56 @@ class Update(Download):
 
 
 class Verify(Transfer):
-    """A file that looks the same on both sides: is it?"""
+    """A file that looks the same on both sides: is it? If not, it is updated here."""
 
     def begin(self) -> None:
         self.files.digest.begin(self.handle, self.entry.path)
         self.sha256 = hashlib.sha256()
-        with self.tree.open_file(self.entry.path) as file:
-            for piece in delta.content(file, self.buffer):
-                self.sha256.update(piece)
+        self.file = self.tree.open_file(self.entry.path)
+        self.pieces = delta.content(self.file, self.buffer)
+        self.receipt: Receipt | None = None
+        self.read = False
+        self.size = 0
+        self.pull()
+
+    def pull(self) -> None:
+        """Read on here, while the server does the same there."""
+        step = 0
+        while self.in_turn(step):
+            step += 1
+            piece = next(self.pieces, None)
+            if piece is None:
+                self.read = True
+                self.conclude()
+                return
+            self.sha256.update(piece)
+            self.size += len(piece)
+            self.tally.bytes += len(piece)
 
     def finish(self, receipt: Receipt) -> None:
-        if self.compare(receipt, self.sha256.digest()):
+        self.receipt = receipt
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Compare, once both sides have read it."""
+        if self.receipt is None or not self.read:
+            return
+        if self.compare(self.receipt, self.sha256.digest()):
             self.tally.unchanged += 1
-            self.tally.bytes += receipt.size
+            self.succeed()
         else:  # it only looked the same
-            self.tally.files -= 1
-            self.again = Update(self.files, self.tree, self.entry, self.tally, self.buffer)
+            self.tally.bytes -= self.size
+            self.again = self.mend()
+            self.end()
+
+    def mend(self) -> Transfer:
+        """What to do about a difference."""
+        return Update(self.files, self.tree, self.entry, self.tally, self.buffer)
+
+    def release(self) -> None:
+        file = getattr(self, "file", None)
+        if file is not None:
+            file.close()
 
 
 class Upload(Transfer):
@@ -292,9 +335,28 @@ class Upload(Transfer):
         if not self.compare(receipt, self.sha256.digest()):
             self.tally.mismatches += 1
             raise apcrt.RpcError(Status.RPC_X_BAD_STUB_DATA, "the server has received something else")
+        self.count()
+        self.succeed()
+
+    def count(self) -> None:
+        """One more file that was not there."""
         self.tally.new += 1
 
     def release(self) -> None:
         file = getattr(self, "file", None)
         if file is not None:
             file.close()
+
+
+class Replace(Upload):
+    """An upload over an old copy."""
+
+    def count(self) -> None:
+        self.tally.updated += 1
+
+
+class VerifyThere(Verify):
+    """The same as `Verify`, from the side that has the original: the server's copy is replaced."""
+
+    def mend(self) -> Transfer:
+        return Replace(self.files, self.tree, self.entry, self.tally, self.buffer)

@@ -6,12 +6,14 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 import apcrt
@@ -117,12 +119,97 @@ def test_upload(source: Path, tmp_path: Path) -> None:
     with serving(target, "--writable") as (_, binding):
         done = run("push", "--binding", binding, str(source))
         assert done.returncode == 0, done.stderr
-    assert files(target) == files(source)
+        assert files(target) == files(source)
+        assert "4 new, 0 updated, 0 unchanged" in done.stdout
+        (source / "empty").write_bytes(b"not any more")
+        (target / "large").write_bytes(bytes(3_000_001))
+        os.utime(target / "large", ns=(10**18, 10**18))
+        again = run("push", "--binding", binding, str(source))
+        assert again.returncode == 0, again.stderr
+        assert "0 new, 2 updated, 2 unchanged" in again.stdout
+        assert files(target) == files(source)
+    (source / "empty").write_bytes(b"once more")
     with serving(target) as (_, binding):
         refused = run("push", "--binding", binding, str(source))
-    assert refused.returncode == 1
-    assert "ERROR_ACCESS_DENIED (5)" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    assert refused.returncode == 3
+    assert "left out: empty: ERROR_ACCESS_DENIED (5)" in refused.stdout
+    assert files(target) != files(source)
+
+
+def test_what_was_left_out_shows_and_counts(tmp_path: Path) -> None:
+    """A directory is in the way of a file; its name would do things to a terminal, and is no UTF-8."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    name = b"esc\x1b[31m\xff\nfiles"
+    (source / os.fsdecode(name)).write_bytes(b"x")
+    (source / "fine").write_bytes(b"y")
+    (target / os.fsdecode(name) / "in the way").mkdir(parents=True)
+    done = run("--source", str(source), "--target", str(target))
+    assert done.returncode == 3, done.stderr
+    assert "left out: esc\\x1b[31m\\udcff\\nfiles: " in done.stdout
+    assert "\x1b[31m" not in done.stdout
+    assert (target / "fine").read_bytes() == b"y"
+
+
+def test_files_in_the_making_of_a_killed_run_are_removed(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (target / "a").mkdir(parents=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = target / "a" / f"{TEMPORARY_PREFIX}{dead.pid}-1.part"
+    mine = target / f"{TEMPORARY_PREFIX}{os.getpid()}-1.part"
+    for path in (left, mine):
+        path.write_bytes(b"half")
+    assert run("--source", str(source), "--target", str(target)).returncode == 0
+    assert not left.exists()
+    assert mine.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--threads", "65"), "it is from 1 to 64"),
+        (("--buffer", "0"), "it is from 1 to 65536"),
+        (("--source", "{source}", "--target", "{source}/a/replica"), "lies inside of"),
+    ],
+)
+def test_wrong_arguments(source: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    done = run(*(argument.format(source=source) for argument in arguments))
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_silent_server(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        binding = f"ncacn_ip_tcp:127.0.0.1[{silent.getsockname()[1]}]"
+        done = run("pull", "--timeout", "1", "--binding", binding, str(tmp_path / "target"))
+    assert done.returncode == 1
+    assert "RPC_S_CALL_CANCELLED (1818)" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_by_others(tmp_path: Path, number: signal.Signals) -> None:
+    """As clean as Ctrl-C, and the server process goes too."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    with (source / "sparse").open("wb") as file:
+        file.truncate(8 << 30)
+    client = subprocess.Popen(
+        [*COMMAND, "--source", str(source), "--target", str(target)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: any(target.glob(f"{TEMPORARY_PREFIX}*")))
+    (server,) = psutil.Process(client.pid).children()
+    client.send_signal(number)
+    _, errors = client.communicate(timeout=20)
+    assert client.returncode == 130
+    assert errors == "filerep: interrupted\n"
+    assert not list(target.glob(f"{TEMPORARY_PREFIX}*"))
+    server.wait(10)
 
 
 @pytest.mark.feature("ERR-02")
@@ -246,6 +333,7 @@ def test_no_name_leads_out_of_a_client(tmp_path: Path) -> None:
                 threads=2,
                 in_flight=2,
                 buffer=4096,
+                patience=20.0,
                 verify=True,
                 watch=lambda _, running: [apc.wait_for_single_object_ex(one, 20) for one in running].clear(),
             )

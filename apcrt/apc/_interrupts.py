@@ -11,8 +11,8 @@ may be struck anywhere, and too frequent for this.)
 
 from __future__ import annotations
 
+import inspect
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
@@ -56,4 +56,4 @@ def undisturbed(function: Callable[[*Ts], T], /, *args: *Ts) -> T:
         _signal(_SIGINT, handler)
         if _noted:
             _noted = False
-            handler(_SIGINT, sys._getframe())
+            handler(_SIGINT, inspect.currentframe())

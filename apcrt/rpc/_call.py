@@ -1,13 +1,13 @@
 """What the client's and the server's side of a call have in common: streams, notifications, waiting.
 
-What lives here: `Call`, which pushes, pulls and waits. What must not: how a call begins and ends, which differs
+What lives here: `Call`, which pushes, pulls and notifies. What must not: how a call begins and ends, which differs
 (`_client_call.py`, `_server_call.py`), how elements become bytes (`_streams.py`), and the sockets (`engine`).
 
 How it works. A call is the engine's `Exchange`: everything below runs under the lock of its connection, in the thread
 that makes the progress. Pushing encodes a chunk and hands it to the connection, which sends it at once or gathers it.
 Pulling first empties the inbox and then receives straight into the caller's memory. What happens while nobody is in a
 push or pull is told in one of two ways: by the notification of a handle, or, for the blocking and trio verbs, by
-latches that wait for exactly this call and take no part in the thread's APCs.
+latches that wait for exactly this call (`_awaited.py`).
 
 One connection at a time carries the call; it is None before the first and after the end. The methods that start from
 outside (`push`, `pull` and so on) take the lock and look again.
@@ -22,10 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple
 
 from apcrt import ndr, trace
-from apcrt.apc import ApcThread, current_thread, lowlevel
+from apcrt.apc import ApcThread, lowlevel
 from apcrt.engine.buffers import Inbox
-from apcrt.engine.exchange import Exchange
 from apcrt.rpc import notify
+from apcrt.rpc._awaited import Awaited
 from apcrt.rpc._states import CALL, PULL, PUSH, CallEvent, CallState, StreamState
 from apcrt.rpc._streams import Input, Output, Stream
 from apcrt.rpc.handle import AsyncEvent, AsyncFlags
@@ -47,7 +47,7 @@ Ts = TypeVarTuple("Ts")
 MAX_REPLY: Final = 4 << 20  # bytes of non-pipe results
 
 
-class Call(Exchange):
+class Call(Awaited):
     """A call on one side: an exchange whose stub bytes are arguments, pipes and results.
 
     Args:
@@ -70,6 +70,7 @@ class Call(Exchange):
         outputs_first: bool,
         window: int | None,
     ) -> None:
+        super().__init__()
         self.operation = operation
         self.inbox = inbox
         self.connection = None
@@ -91,7 +92,6 @@ class Call(Exchange):
         self._refused = 0
         self._pushed = False  # is anything that was pushed outstanding?
         self._inline = False
-        self._waiters: list[lowlevel.Latch] = []
         self._next_turn()
 
     # Turns -------------------------------------------------------------------------------------------------------
@@ -347,112 +347,6 @@ class Call(Exchange):
         if stream is None or (stream.state is not StreamState.PENDING and not self._waiters):
             return False
         return not self.pending_ready()
-
-    # Waiting: the blocking and the trio verbs --------------------------------------------------------------------
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Block until `condition`, evaluated under the lock, holds or the call is over; False after `seconds`."""
-        if lowlevel.in_trio_run():
-            raise RpcUsageError(
-                Status.RPC_S_CANNOT_SUPPORT,
-                "this would block a thread that runs trio; await the twin instead (send, send_eof, receive_into, "
-                "async for, operation.call, async with operation.open)",
-            )
-        while True:
-            latch = self._wait_latch(condition)
-            if latch is None:
-                return True
-            try:
-                if not latch.wait(seconds):
-                    return False
-            finally:
-                self._forget(latch)
-
-    async def wait_until_async(self, condition: Callable[[], bool]) -> None:
-        """Await what `wait_until` blocks for. A cancelled wait has consumed nothing."""
-        while True:
-            latch = self._wait_latch(condition)
-            if latch is None:
-                return
-            try:
-                await latch.wait_async()
-            finally:
-                self._forget(latch)
-
-    def wait_for_input(self, stream: Input) -> None:
-        """Block until a pull of the stream would not be pending.
-
-        Raises:
-            RpcCancelled: 1818, the binding's call time-out has expired; the call was cancelled.
-        """
-        if not self.wait_until(lambda: self._input_settled(stream), self.silence_limit()):
-            self.timed_out()
-
-    async def wait_for_input_async(self, stream: Input) -> None:
-        """Await what `wait_for_input` blocks for; there is no call time-out here, but there are cancel scopes."""
-        await self.wait_until_async(lambda: self._input_settled(stream))
-
-    def wait_for_room(self, size: int) -> None:
-        """Block until a push of `size` bytes would be taken, or the call is over.
-
-        Raises:
-            RpcCancelled: 1818, the binding's call time-out has expired; the call was cancelled.
-        """
-        if not self.wait_until(lambda: self.room_for(size), self.silence_limit()):
-            self.timed_out()
-
-    async def wait_for_room_async(self, size: int) -> None:
-        """Await what `wait_for_room` blocks for."""
-        await self.wait_until_async(lambda: self.room_for(size))
-
-    def _input_settled(self, stream: Input) -> bool:
-        return self.error is not None or stream.state is not StreamState.OPEN or self.pending_ready()
-
-    def silence_limit(self) -> float | None:
-        """Seconds that the blocking face waits for a silent peer; None for ever."""
-        return None
-
-    def timed_out(self) -> None:
-        """The blocking face has waited that long in vain."""
-
-    def _wait_latch(self, condition: Callable[[], bool]) -> lowlevel.Latch | None:
-        """A latch that is set when `condition` is worth another look; None when it holds, or the call is over."""
-        while (connection := self.connection) is not None:
-            latch = connection.run(self._link_latch, connection, condition)
-            if latch is None or self.connection is connection:
-                return latch
-            # Another connection has begun to carry the call meanwhile, and may have missed the latch.
-            self._forget(latch)
-        return None
-
-    def _link_latch(
-        self, connection: ClientConnection | ServerConnection, condition: Callable[[], bool]
-    ) -> lowlevel.Latch | None:
-        latch = lowlevel.Latch(current_thread())
-        if self.connection is connection:
-            if condition():
-                return None
-            thread = current_thread()
-            if connection.home is not thread and connection.closed is None:
-                connection.set_home(thread)
-            self._waiters.append(latch)
-            connection.progress()
-        return latch
-
-    def _forget(self, latch: lowlevel.Latch) -> None:
-        if latch in self._waiters:
-            try:
-                self._waiters.remove(latch)
-            except ValueError:  # roused meanwhile
-                return
-
-    def _rouse(self) -> None:
-        """Let every waiting verb look again. Under the lock."""
-        connection = self.connection
-        if self._waiters and connection is not None:
-            waiters, self._waiters = self._waiters, []
-            for latch in waiters:
-                latch.set(connection.wakes)
 
     # Notifications -----------------------------------------------------------------------------------------------
 

@@ -242,8 +242,7 @@ class ServerCall(Call, ServerExchange):
             self._report(error)
 
     def _raised(self, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # as a nursery wraps it
+        error = _unwrapped(error)
         if isinstance(error, StatusError):
             if trace.level <= trace.DEBUG:
                 trace.emit(trace.DEBUG, "call.failed", call=self._name, opnum=self.operation.opnum, status=error.status)
@@ -447,3 +446,13 @@ class ServerCall(Call, ServerExchange):
 
     def __repr__(self) -> str:
         return f"{self._name} {self.state.name.lower()} for {self.client}"
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What a nursery has wrapped, if it is one error."""
+    while isinstance(error, BaseExceptionGroup):
+        leaves = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        if len(leaves) != 1:
+            return cast("BaseException", error)
+        (error,) = leaves
+    return error

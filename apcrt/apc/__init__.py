@@ -18,10 +18,11 @@ from apcrt.apc._completion_port import (
 from apcrt.apc._dispatcher import Waitable
 from apcrt.apc._nursery import ApcThreads, StructuredThread, ThreadExit, exit_thread, open_apc_threads
 from apcrt.apc._objects import Event, EventStatistics, Mutex, MutexStatistics, Semaphore, SemaphoreStatistics
-from apcrt.apc._thread import ApcThread, ThreadStatistics, current_thread
+from apcrt.apc._thread import ApcCallbackData, ApcFlags, ApcThread, ThreadStatistics, current_thread
 from apcrt.apc._timer import TimerStatistics, WaitableTimer, filetime
 from apcrt.apc._wait import (
     MAXIMUM_WAIT_OBJECTS,
+    run_special_apcs,
     signal_object_and_wait,
     sleep_ex,
     test_alert,
@@ -46,7 +47,9 @@ __all__ = [
     "WAIT_IO_COMPLETION",
     "WAIT_OBJECT_0",
     "WAIT_TIMEOUT",
+    "ApcCallbackData",
     "ApcError",
+    "ApcFlags",
     "ApcThread",
     "ApcThreads",
     "CompletionPacket",
@@ -73,6 +76,7 @@ __all__ = [
     "get_queued_completion_status",
     "get_queued_completion_status_ex",
     "open_apc_threads",
+    "run_special_apcs",
     "signal_object_and_wait",
     "sleep_ex",
     "test_alert",

@@ -81,10 +81,10 @@ class Entry:
 
     `live` is cleared when the entry is run, and by whoever takes it back (a timer that is set anew); only the thread
     itself may then remove it from the middle of its queue. `queued_at` is in seconds of the monotonic clock, `source`
-    says where it came from ("user", ...), `context` is the trace context of the issuer.
+    says where it came from ("user", ...), `context` is the trace context of the issuer. `refused`: its thread had ended.
     """
 
-    __slots__ = ("args", "context", "live", "queued_at", "routine", "source")
+    __slots__ = ("args", "context", "live", "queued_at", "refused", "routine", "source")
 
     def __init__(
         self,
@@ -98,6 +98,7 @@ class Entry:
         self.source: str = source
         self.context: trace.Snapshot | None = context
         self.live: bool = True
+        self.refused: bool = False
         self.queued_at: float = monotonic()
 
 
@@ -164,7 +165,7 @@ class Wait:
         queue = self.thread.queue
         while queue and not queue[0].live:
             del queue[0]
-        return bool(queue) and self.alertable and self.may_drain()
+        return bool(queue or self.thread.specials) and self.alertable and self.may_drain()
 
     def satisfy(self) -> bool:
         """Take what the wait is for and set the result, if all of it can be had at this moment. Under D."""
@@ -462,6 +463,17 @@ def deliver(wakes: Wakes, thread: ApcThread, entry: Entry) -> None:
         wakes.append(thread)
 
 
+def deliver_special(wakes: Wakes, thread: ApcThread, entry: Entry) -> None:
+    """Queue a special APC, which goes before the others; refuse it when the thread has ended."""
+    if thread.ended:
+        entry.refused = True
+        return
+    thread.specials.append(entry)
+    if not alert(wakes, thread) and thread.wakeup is not None:
+        thread.hook_due = True
+        wakes.append(thread)
+
+
 def alert(wakes: Wakes, thread: ApcThread) -> bool:
     """End the wait that should run what is queued: the first that blocked, of the innermost level."""
     for wait in thread.waits:
@@ -516,9 +528,9 @@ def _reexamine(wakes: Wakes) -> None:
                     wait.unlink()
                 else:
                     wait.ended(wakes)
-            elif not (thread.queue and wait.alertable and wait.may_drain()) and wait.satisfy():
+            elif not (thread.has_apcs() and wait.alertable and wait.may_drain()) and wait.satisfy():
                 wait.ended(wakes)
-        if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
+        if thread.has_apcs() and not alert(wakes, thread) and thread.wakeup is not None:
             thread.hook_due = True
         thread.asleep = False
         wakes.append(thread)

@@ -14,7 +14,7 @@ from apcrt.apc._dispatcher import Entry
 from apcrt.apc._thread import ApcThread, apc_name
 from apcrt.status import ApcError, Status
 
-__all__ = ["NESTING_LIMIT", "Unfinished", "check_depth", "emit_failed", "emit_run", "run_slice"]
+__all__ = ["NESTING_LIMIT", "Unfinished", "check_depth", "emit_failed", "emit_run", "run_slice", "run_specials"]
 
 NESTING_LIMIT = 32
 """How deep alertable waits may nest in APCs before the next one fails with 1001. Python's own stack ends later."""
@@ -37,9 +37,12 @@ def check_depth(thread: ApcThread) -> None:
 
 def run_slice(thread: ApcThread) -> Unfinished | None:
     """Run entries until the queue is empty, a slice of time is over, or a routine turns out to be async."""
-    queue = thread.queue
+    queue, specials = thread.queue, thread.specials
     until = time.monotonic() + SLICE
-    while queue:
+    while queue or specials:
+        if specials:
+            run_specials(thread)
+            continue
         entry = queue[0]
         if not entry.live:
             del queue[0]
@@ -61,6 +64,25 @@ def run_slice(thread: ApcThread) -> Unfinished | None:
         if time.monotonic() >= until:
             break
     return None
+
+
+def run_specials(thread: ApcThread) -> None:
+    """Run the special APCs that are queued, and those that come meanwhile. Only on the thread itself."""
+    specials = thread.specials
+    while specials:
+        entry = specials[0]
+        begun = time.monotonic()
+        with trace.restored(entry.context):
+            try:
+                thread.ran += 1
+                entry.live = False
+                del specials[0]
+                entry.routine(*entry.args)
+            except Exception:
+                emit_failed(thread, entry)
+                raise
+        if trace.level <= trace.DEBUG:
+            emit_run(thread, entry, begun)
 
 
 def _run_traced(thread: ApcThread, entry: Entry) -> object:

@@ -163,7 +163,7 @@ class StructuredThread(ApcThread):
             if self.is_trio:
                 trio.run(self._main, clock=D.clock.for_trio())
             else:
-                if self.queue:
+                if self.has_apcs():
                     drain_queue(self)
                 self._returned(self._function(*self._args))
         except BaseException as error:  # noqa: BLE001 - the block raises it
@@ -197,7 +197,7 @@ class StructuredThread(ApcThread):
             if self._block.cancelled:
                 self._scope.cancel()
             thread = pumped_thread("start")
-            if self.queue:
+            if self.has_apcs():
                 await _task_wait.drain(thread, None)
             self._returned(await cast("Awaitable[object]", self._function(*self._args)))
         if self._scope.cancelled_caught:

@@ -154,6 +154,6 @@ def leave_level(wakes: Wakes, level: Drain) -> None:
     if not thread.queue:
         thread.dead.clear()
     release(wakes, thread, None)
-    if thread.queue and not alert(wakes, thread) and thread.wakeup is not None:
+    if thread.has_apcs() and not alert(wakes, thread) and thread.wakeup is not None:
         thread.hook_due = True
         wakes.append(thread)

@@ -18,8 +18,8 @@ import trio
 
 from apcrt import trace
 from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, D, Drain, Wait, Waitable, inside, release
-from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice
-from apcrt.apc._operations import begin, current_drain, leave_level, signal_and_begin, time_out, withdraw
+from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice, run_specials
+from apcrt.apc._operations import abandon, begin, current_drain, leave_level, signal_and_begin, time_out, withdraw
 from apcrt.apc._wait import kind
 from apcrt.status import WAIT_FAILED
 
@@ -39,7 +39,10 @@ async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = N
     result = int(WAIT_FAILED)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
+        run_specials(thread)
         result, rested = await _decide_and_drain(wait, seconds, first)
+        if thread.specials:
+            _run_specials_after(wait)
         if not rested:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
@@ -47,6 +50,15 @@ async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = N
         if debug:
             taken = time.monotonic() - begun
             trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=kind(wait), status=result, seconds=taken)
+
+
+def _run_specials_after(wait: Wait) -> None:
+    """See the twin in `_wait`."""
+    try:
+        run_specials(wait.thread)
+    except BaseException:
+        D.run(abandon, wait)
+        raise
 
 
 async def _decide_and_drain(wait: Wait, seconds: float | None, first: Waitable | None) -> tuple[int, bool]:
@@ -108,12 +120,12 @@ async def drain(thread: ApcThread, parent: Drain | None) -> bool:
     try:
         thread.drains.append(level)
         inside.set(level)
-        while thread.queue:
+        while thread.has_apcs():
             unfinished = run_slice(thread)
             if unfinished is not None:
                 await _drain_async(level, unfinished, before)
                 return True
-            if thread.queue:
+            if thread.has_apcs():
                 rested = True
                 if await _breathe(level):
                     break
@@ -143,9 +155,9 @@ async def _drain_async(level: Drain, first: Unfinished, completed: int) -> None:
                             completed = thread.ran - 1
                             D.run(release, thread, level)
                         await _run_async(thread, unfinished)
-                    elif thread.queue and await _breathe(level):
+                    elif thread.has_apcs() and await _breathe(level):
                         break
-                    if not thread.queue:
+                    if not thread.has_apcs():
                         break
                     unfinished = run_slice(thread)
             except trio.Cancelled:

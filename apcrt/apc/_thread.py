@@ -11,13 +11,15 @@ a thread ends.
 
 from __future__ import annotations
 
+import enum
+import inspect
 import os
 import sys
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, TypeVarTuple
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -32,6 +34,7 @@ from apcrt.apc._dispatcher import (
     Waitable,
     Wakes,
     deliver,
+    deliver_special,
     enroll,
     foreign,
     signal,
@@ -43,7 +46,7 @@ from apcrt.status import ApcError, Status, WaitCancelled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ApcThread", "Flushable", "Homed", "ThreadStatistics", "current_thread"]
+__all__ = ["ApcCallbackData", "ApcFlags", "ApcThread", "Flushable", "Homed", "ThreadStatistics", "current_thread"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -87,6 +90,27 @@ class ThreadStatistics:
     oldest: float | None
 
 
+class ApcFlags(enum.IntFlag):
+    """QUEUE_USER_APC_FLAGS: what `queue_user_apc2` may do differently."""
+
+    NONE = 0
+    SPECIAL_USER_APC = 1
+    CALLBACK_DATA_CONTEXT = 0x10000
+
+
+@dataclass(frozen=True, slots=True)
+class ApcCallbackData:
+    """What a routine gets with `ApcFlags.CALLBACK_DATA_CONTEXT` (APC_CALLBACK_DATA).
+
+    Attributes:
+        parameter: what was given when it was queued.
+        context: always None: there are no processor registers to show, which Windows has here.
+    """
+
+    parameter: object
+    context: None = None
+
+
 class ApcThread(Waitable):
     """A thread that APCs can be queued to. Get one from `current_thread()` or `open_apc_threads().start(...)`.
 
@@ -115,6 +139,7 @@ class ApcThread(Waitable):
         "queue",
         "ran",
         "ready",
+        "specials",
         "started",
         "waiting",
         "waits",
@@ -127,6 +152,7 @@ class ApcThread(Waitable):
         self.name: str = name
         self.ident: int = ident
         self.queue: deque[Entry] = deque()
+        self.specials: deque[Entry] = deque()  # special APCs
         self.waits: dict[Wait, None] = {}
         self.direct: dict[Wait, None] = {}  # the waits of trio tasks for latches, which take no part in APCs
         self.dependents: dict[Dependent, None] = {}  # what its end concerns
@@ -181,6 +207,42 @@ class ApcThread(Waitable):
         if trace.level <= trace.DEBUG:
             trace.emit(trace.DEBUG, "apc.queued", thread=self.name, apc=apc_name(routine))
 
+    def queue_user_apc2(
+        self, routine: Callable[[Any], object], parameter: object = None, /, *, flags: ApcFlags = ApcFlags.NONE
+    ) -> None:
+        """Ask this thread to call `routine(parameter)` (QueueUserAPC2).
+
+        Without flags, as `queue_user_apc`. With `ApcFlags.SPECIAL_USER_APC` it needs no alertable wait, and goes before
+        the APCs that do: it runs when the thread next enters apcrt or returns from a wait (a wait that is not alertable
+        is not cut short, an alertable one is), or calls `apc.run_special_apcs()`. Windows interrupts whatever the
+        thread is doing; Python cannot do that to a thread. A special routine is a plain function; it may wait, and
+        then others may run inside of it.
+
+        Args:
+            routine: what to call.
+            parameter: its argument.
+            flags: with `ApcFlags.CALLBACK_DATA_CONTEXT` the argument is an `ApcCallbackData` with the parameter in it.
+
+        Raises:
+            ApcError: as `queue_user_apc`; 87 an async routine with SPECIAL_USER_APC.
+        """
+        argument = ApcCallbackData(parameter) if flags & ApcFlags.CALLBACK_DATA_CONTEXT else parameter
+        if not flags & ApcFlags.SPECIAL_USER_APC:
+            self.queue_user_apc(routine, argument)
+            return
+        if inspect.iscoroutinefunction(routine):
+            raise ApcError(Status.ERROR_INVALID_PARAMETER, f"{apc_name(routine)} is async; a special APC is not")
+        entry = Entry(routine, (argument,), "special", trace.snapshot() if trace.level <= trace.INFO else None)
+        D.do(deliver_special, self, entry)
+        if entry.refused:
+            raise self._gone()
+        if trace.level <= trace.DEBUG:
+            trace.emit(trace.DEBUG, "apc.queued", thread=self.name, apc=apc_name(routine))
+
+    def has_apcs(self) -> bool:
+        """Whether APCs are queued, special ones included."""
+        return bool(self.queue or self.specials)
+
     @enable_ki_protection
     def post(self, entry: Entry, wakes: Wakes) -> bool:
         """Queue an entry; the caller wakes `wakes` when it holds no lock. Returns False when the thread has ended."""
@@ -189,6 +251,7 @@ class ApcThread(Waitable):
         struck = True
         try:
             with D.lock:
+                ended = self.ended  # as D is left it may run this entry, and end
                 if D.busy:
                     D.deferred.append((deliver, (self, entry)))
                 else:
@@ -210,7 +273,7 @@ class ApcThread(Waitable):
         finally:
             if struck or D.deferred:
                 D.recover(struck)
-        return not self.ended
+        return not ended
 
     def set_wakeup(self, wakeup: Callable[[], object] | None) -> None:
         """Have `wakeup()` called when the queue turns from empty to not empty; at once if it is not empty now.
@@ -265,7 +328,7 @@ class ApcThread(Waitable):
             oldest = time.monotonic() - self.queue[0].queued_at
         except IndexError:
             oldest = None
-        return ThreadStatistics(len(self.queue), self.ran, self.dropped, self.high_water, oldest)
+        return ThreadStatistics(len(self.queue) + len(self.specials), self.ran, self.dropped, self.high_water, oldest)
 
     def add_dirty(self, flushable: Flushable) -> None:
         """Have `flushable.flush()` called before the thread's next wait. Only on the thread itself."""
@@ -398,8 +461,9 @@ def _take_ready(_wakes: Wakes, thread: ApcThread) -> list[Wait]:
 def _close_queue(wakes: Wakes, thread: ApcThread) -> None:
     if not thread.ended:
         thread.ended = True
-        thread.dropped = sum(entry.live for entry in thread.queue)
+        thread.dropped = sum(entry.live for entry in thread.queue) + len(thread.specials)
         thread.queue.clear()
+        thread.specials.clear()
     while thread.dependents:
         dependent = next(iter(thread.dependents))
         del thread.dependents[dependent]

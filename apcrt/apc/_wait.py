@@ -18,7 +18,7 @@ import trio
 
 from apcrt import trace
 from apcrt.apc._dispatcher import ABANDONED, CANCELLED, IO_COMPLETION, TIMEOUT, D, Drain, Wait, Waitable, inside
-from apcrt.apc._drain import check_depth, run_slice
+from apcrt.apc._drain import check_depth, run_slice, run_specials
 from apcrt.apc._operations import abandon, begin, leave_level, look, signal_and_begin
 from apcrt.apc._thread import ApcThread, apc_name, current_thread
 from apcrt.status import WAIT_FAILED, WAIT_OBJECT_0, ApcError, Status, WaitResult
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAXIMUM_WAIT_OBJECTS",
+    "run_special_apcs",
     "signal_object_and_wait",
     "sleep_ex",
     "test_alert",
@@ -157,6 +158,19 @@ def test_alert() -> bool:
     return block(Wait(thread, (), alertable=True), 0) == IO_COMPLETION
 
 
+def run_special_apcs() -> bool:
+    """Run the special APCs of the calling thread that are queued. Returns whether any ran.
+
+    For long computations that want to be interrupted; waits and calls do it by themselves. On trio threads too. Raises
+    what they raise.
+    """
+    thread = current_thread()
+    if not thread.specials:
+        return False
+    run_specials(thread)
+    return True
+
+
 def check_seconds(seconds: float | None) -> None:
     """Raises ApcError (87) for what is not a time-out."""
     if seconds is not None and (math.isnan(seconds) or seconds < 0):
@@ -204,6 +218,7 @@ def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -
         trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(wait))
     result = int(WAIT_FAILED)
     try:
+        run_specials(thread)
         if thread.dirty:
             thread.flush_dirty()
         wait.deadline = math.inf if seconds is None else D.clock.now() + seconds
@@ -215,6 +230,8 @@ def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -
             if result == CANCELLED:
                 thread.check_cancelled()
             if result != IO_COMPLETION:
+                if thread.specials:
+                    _run_specials_after(wait)
                 return result
             first = None
             drain_queue(thread)
@@ -249,6 +266,15 @@ def _decide(wait: Wait, first: Waitable | None) -> int:
         thread.waiting -= 1
 
 
+def _run_specials_after(wait: Wait) -> None:
+    """The wait is over, and special APCs have come meanwhile. If one raises, nobody receives what the wait took."""
+    try:
+        run_specials(wait.thread)
+    except BaseException:
+        _abandon(wait)
+        raise
+
+
 def sleep_time(deadline: float) -> float | None:
     """Real seconds that a thread may sleep which has to do something at `deadline`, or at the next alarm before it."""
     alarm = D.next_alarm()
@@ -277,7 +303,7 @@ def drain_queue(thread: ApcThread) -> None:
     try:
         thread.drains.append(level)
         inside.set(level)
-        while thread.queue:
+        while thread.has_apcs():
             unfinished = run_slice(thread)
             if unfinished is not None:
                 entry, coroutine = unfinished
@@ -289,7 +315,7 @@ def drain_queue(thread: ApcThread) -> None:
             if thread.cancels:
                 break
             port = thread.open_port
-            if thread.queue and port is not None and port.armed:
+            if thread.has_apcs() and port is not None and port.armed:
                 port.service(0)
     finally:
         # Without a call, and so whatever Ctrl-C does to the rest.

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, TypeVarTuple
 
 from apcrt import ndr, trace
-from apcrt.apc import ApcThread, lowlevel
+from apcrt.apc import ApcThread, lowlevel, run_special_apcs
 from apcrt.engine.buffers import Inbox
 from apcrt.rpc import notify
 from apcrt.rpc._awaited import Awaited
@@ -150,6 +150,7 @@ class Call(Awaited):
         *args: *Ts,
     ) -> T:
         """Do a push or a pull under the lock of the connection that carries the call."""
+        run_special_apcs()
         while True:
             connection = self._carrier(verb, table[stream.state])
             outcome: list[T] = connection.run(self._inline_do, connection, verb, table, stream, operation, args)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from apcrt import ndr, trace
-from apcrt.apc import ApcThread, current_thread, lowlevel
+from apcrt.apc import ApcThread, current_thread, lowlevel, run_special_apcs
 from apcrt.engine.buffers import Inbox
 from apcrt.engine.client import ClientConnection, ClientExchange
 from apcrt.rpc._call import MAX_REPLY, Call, lost_error
@@ -124,6 +124,7 @@ class ClientCall(Call, ClientExchange):
         Raises:
             RpcUsageError: 1702, the binding is closed; 1914, the handle is busy. The call has not begun then.
         """
+        run_special_apcs()
         lowlevel.undisturbed(self._submit)
 
     def _submit(self) -> None:

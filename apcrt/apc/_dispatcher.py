@@ -81,7 +81,8 @@ class Entry:
 
     `live` is cleared when the entry is run, and by whoever takes it back (a timer that is set anew); only the thread
     itself may then remove it from the middle of its queue. `queued_at` is in seconds of the monotonic clock, `source`
-    says where it came from ("user", ...), `context` is the trace context of the issuer. `refused`: its thread had ended.
+    says where it came from ("user", ...), `context` is the trace context of the issuer, `refused` that its thread had
+    ended.
     """
 
     __slots__ = ("args", "context", "live", "queued_at", "refused", "routine", "source")

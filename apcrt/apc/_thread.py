@@ -283,11 +283,15 @@ class ApcThread(Waitable):
         and must not raise. The thread's operations are driven by the runtime meanwhile. None takes it away.
 
         Raises:
-            ApcError: 31, 6 as in `queue_user_apc`.
+            ApcError: 31, 6 as in `queue_user_apc`; 164 no OS thread can be had that drives this one's operations.
         """
+        from apcrt.apc._timer import drive_timers  # which is built on this module
+
         if self.ended:
             raise self._gone()
         D.run(_set_wakeup, self, wakeup)
+        if wakeup is not None:
+            drive_timers(self)
         for homed in tuple(self.homed):
             homed.rehome()
 

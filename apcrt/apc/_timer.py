@@ -5,8 +5,9 @@ not: clocks and the heap of alarms, which are the dispatcher's.
 
 How it works. Every `set` makes an `_Arming`, which is what stands in the dispatcher's heap; the timer knows its present
 one, and one that is not it any more does nothing when it is due. There is no clock thread: whoever enters the
-dispatcher next fires what is due, and sleeping threads sleep no longer than to the next alarm. A timer has one entry in
-a queue at the most, however often it fires.
+dispatcher next fires what is due, and sleeping threads sleep no longer than to the next alarm. For the routines of a
+thread that never sleeps, since it has a wake-up hook, the driver does. A timer has one entry in a queue at the most,
+however often it fires.
 
 A due time on the calendar is a promise about a clock that may be set. So such an arming looks at that clock at least
 once a second, and once more at the due time.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from apcrt import trace
 from apcrt.apc._dispatcher import AlarmEntry, D, Entry, Waitable, Wakes, deliver, notify, signal
+from apcrt.apc._driver import ensure_driver
 from apcrt.apc._operations import take_back
 from apcrt.apc._thread import ApcThread, current_thread
 from apcrt.status import ApcError, Status
@@ -28,7 +30,7 @@ from apcrt.status import ApcError, Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TimerStatistics", "WaitableTimer", "filetime"]
+__all__ = ["TimerStatistics", "WaitableTimer", "drive_timers", "filetime"]
 
 T = TypeVar("T")
 
@@ -220,7 +222,8 @@ class WaitableTimer(Waitable):
 
         Raises:
             ApcError: 87 a negative or infinite time, a point in time without a time zone, or a call from a finalizer or
-                signal handler that has interrupted the dispatcher; 31 the thread is ending; 6 after a fork.
+                signal handler that has interrupted the dispatcher; 31 the thread is ending; 6 after a fork; 164 this
+                thread has a wake-up hook, and no OS thread can be had that keeps the time for it.
         """
         self.check_process()
         thread = current_thread()
@@ -238,6 +241,9 @@ class WaitableTimer(Waitable):
         D.run(_set, self, arming)
         if thread.pump is not None:
             thread.port.wake()  # other tasks of this thread may wait: its pump must not sleep beyond the due time
+        if routine is not None and thread.has_wakeup:
+            # Looked at after the setting, as `set_wakeup` looks for timers after it has set the hook: one of them sees.
+            ensure_driver()
 
     def cancel(self) -> None:
         """Stop it, and take back what it has queued (CancelWaitableTimer). Whether it is signaled does not change."""
@@ -273,6 +279,16 @@ class WaitableTimer(Waitable):
             if arming is not None:
                 arming.end(wakes)
         self.arming = self.last = None
+
+
+def drive_timers(thread: ApcThread) -> None:
+    """Have the driver fire the timers of `thread`, which has got a wake-up hook, if any has a routine for it."""
+    if D.run(_has_timers, thread):
+        ensure_driver()
+
+
+def _has_timers(_wakes: Wakes, thread: ApcThread) -> bool:
+    return any(isinstance(dependent, _Arming) for dependent in thread.dependents)
 
 
 def _set(wakes: Wakes, timer: WaitableTimer, arming: _Arming) -> None:

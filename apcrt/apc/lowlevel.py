@@ -11,6 +11,8 @@ Not for users. In order of need:
 - `Waitable`, `D`, `signal`, `notify`, `deliver`: what new kinds of waitable objects are made of. `Dependent`,
   `thread.dependents`: be told, under D, of the end of a thread.
 - `undisturbed(f, *args)`: do what Ctrl-C must not tear apart.
+- `outlast`, `await outlast_async`: wait for an end that cannot be hurried, whatever is cancelled meanwhile.
+- `driver_port()`: the Port to arm in for a thread with a wake-up hook, which never waits.
 - `Clock`: the time of waits and timers; a test that moves time puts one of its own into `D.clock`.
 """
 
@@ -18,15 +20,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from apcrt import trace
+from apcrt.apc import _task_wait
 from apcrt.apc._clock import Clock
 from apcrt.apc._dispatcher import Alarm, D, Dependent, Entry, Wait, Waitable, Wakes, deliver, notify, signal, wake
+from apcrt.apc._driver import driver_port, ensure_driver, stop_driver
 from apcrt.apc._interrupts import undisturbed
 from apcrt.apc._latch import Latch
 from apcrt.apc._operations import enrolled
 from apcrt.apc._port import HANGUP, READ, WRITE, Port, Source
-from apcrt.apc._pump import ensure_pump, in_trio_run
+from apcrt.apc._pump import ensure_pump, in_trio_run, pumped_thread
 from apcrt.apc._thread import ApcThread, Flushable, Homed, apc_name
+from apcrt.apc._wait import block, waiting_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,12 +59,17 @@ __all__ = [
     "apc_name",
     "check_overdue",
     "deliver",
+    "driver_port",
+    "ensure_driver",
     "ensure_pump",
     "in_trio_run",
     "notify",
+    "outlast",
+    "outlast_async",
     "post",
     "signal",
     "undisturbed",
+    "stop_driver",
     "wake",
 ]
 
@@ -76,6 +88,20 @@ def post(
     no lock any more. `source` names the origin in traces ("call", "io", "timer").
     """
     return thread.post(Entry(routine, args, source, trace.snapshot() if trace.level <= trace.INFO else None), wakes)
+
+
+def outlast(waitable: Waitable) -> None:
+    """Block a plain thread until `waitable` is signaled, though its structured scope be cancelled. Not alertable.
+
+    For ends that come soon and by themselves. Raises ApcError (87) where trio runs; Ctrl-C passes.
+    """
+    block(Wait(waiting_thread("outlast", "await outlast_async(...)"), (waitable,), shielded=True), None)
+
+
+async def outlast_async(waitable: Waitable) -> None:
+    """The twin of `outlast` for trio tasks, shielded from cancel scopes too."""
+    with trio.CancelScope(shield=True):
+        await _task_wait.block(Wait(pumped_thread("outlast"), (waitable,), shielded=True), None)
 
 
 def check_overdue(now: float, limit: float = 10.0) -> None:

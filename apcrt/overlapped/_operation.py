@@ -1,24 +1,29 @@
 """One read or write under way, and what objects have in common that can be read and written so.
 
 What lives here: `Overlapped`, its life and its end, and `OverlappedObject`, the verbs of all faces. What must not:
-where the bytes come from (`_pipe`, `_file`).
+where the bytes come from (`_pipe`, `_file`, `_descriptor`).
 
 How it works. An operation belongs to the thread that issued it. Completing it is one operation of the dispatcher: the
 result is set, waits for it are served, its routine joins the queue of its thread, all at one moment. So an operation
 has one end, whoever brings it about: the data, a cancel, the closing of the object, or the end of the thread.
+
+A verb that waits and is interrupted cancels its operation. If that has completed already, what a read took goes back to
+the object, in front of everything else, so that an interrupted read has consumed nothing; or, where the interrupt will
+come again at the next wait, the result is returned.
 """
 
 from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
 from apcrt import trace
-from apcrt.apc import ApcError, Waitable, aio, current_thread, wait_for_single_object_ex
-from apcrt.apc.lowlevel import D, Entry, deliver, signal, wake
+from apcrt.apc import ApcError, Waitable, WaitCancelled, aio, current_thread, wait_for_single_object_ex
+from apcrt.apc.lowlevel import Entry, deliver, ensure_pump, in_trio_run, outlast, outlast_async, signal
 from apcrt.status import Status
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from apcrt.apc import ApcThread
     from apcrt.apc.lowlevel import Wakes
 
-__all__ = ["MOST_PENDING", "Overlapped", "OverlappedObject", "Readable", "Writable"]
+__all__ = ["MOST_PENDING", "Overlapped", "OverlappedObject", "OverlappedStatistics", "Readable", "Writable"]
 
 Readable = bytes | bytearray | memoryview
 Writable = bytearray | memoryview
@@ -36,6 +41,23 @@ MOST_PENDING: Final = 4096
 """Operations of one kind that may be pending on one object; one more is refused with 1784."""
 
 _serial = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlappedStatistics:
+    """What is and was done with an object that is read and written overlapped, at one moment.
+
+    Attributes:
+        pending_reads: reads that have not completed.
+        pending_writes: writes that have not completed.
+        bytes_read: moved by the reads that have completed.
+        bytes_written: moved by the writes that have completed.
+    """
+
+    pending_reads: int
+    pending_writes: int
+    bytes_read: int
+    bytes_written: int
 
 
 class Overlapped(Waitable):
@@ -52,7 +74,20 @@ class Overlapped(Waitable):
         user_info: anything; apcrt does not touch it (hEvent, in Windows).
     """
 
-    __slots__ = ("_data", "_routine", "count", "is_read", "offset", "owner", "serial", "status", "thread", "user_info")
+    __slots__ = (
+        "_data",
+        "_routine",
+        "cause",
+        "claimed",
+        "count",
+        "is_read",
+        "offset",
+        "owner",
+        "serial",
+        "status",
+        "thread",
+        "user_info",
+    )
 
     def __init__(
         self,
@@ -72,6 +107,8 @@ class Overlapped(Waitable):
         self.serial: int = next(_serial)
         self.status: int = Status.ERROR_IO_PENDING
         self.count: int = 0
+        self.cause: OSError | None = None  # what the operating system said, if it was that
+        self.claimed: bool = False  # somebody is moving its bytes and cannot be stopped; set under D
         self._data: memoryview | None = data
         self._routine = routine
 
@@ -89,12 +126,13 @@ class Overlapped(Waitable):
 
         Raises:
             ApcError: 996 it has not completed; else why it has failed: 995 cancelled, 38 end of file, 109 the other end
-                was closed, 234 a message was longer than the buffer, which is full now; `count` bytes were moved.
+                was closed, 234 a message was longer than the buffer, which is full now; `count` bytes were moved. What
+                the operating system said, if it was that, is the `__cause__`.
         """
         if self.pending:
             raise ApcError(Status.ERROR_IO_INCOMPLETE, f"{self!r} has not completed yet; wait for it")
         if self.status:
-            raise ApcError(self.status, f"the {'read' if self.is_read else 'write'} has failed")
+            raise ApcError(self.status, f"the {'read' if self.is_read else 'write'} has failed") from self.cause
         return self.count
 
     def cancel(self) -> bool:
@@ -123,14 +161,16 @@ class Overlapped(Waitable):
         assert self._data is not None
         return self._data
 
-    def complete(self, wakes: Wakes, status: int, count: int) -> None:
+    def complete(self, wakes: Wakes, status: int, count: int, cause: OSError | None = None) -> None:
         """Reach the end, unless it has been reached. Under D."""
         if not self.pending:
             return
+        self.thread.dependents.pop(self, None)
+        self.cause = cause
         self.count = count
         self.status = status
         self._data = None
-        self.thread.dependents.pop(self, None)
+        self.owner.add_bytes(count, is_read=self.is_read)
         signal(wakes, self)
         routine, self._routine = self._routine, None
         if routine is not None:
@@ -150,9 +190,13 @@ class OverlappedObject(ABC):
     """Something that can be read and written overlapped. Use it with `with`, or close it.
 
     The verbs tell the face: `read_ex` and `write_ex` never wait, `read_into` and `write` block, `receive_into` and
-    `send` await. Every method may be called on any thread. Reads are served in the order in which they were issued, and
-    so are writes.
+    `send` await. Every method may be called on any thread, but not in finalizers and signal handlers. Reads are served
+    in the order in which they were issued, and so are writes.
     """
+
+    def __init__(self) -> None:
+        self._bytes_read = 0
+        self._bytes_written = 0
 
     def read_ex(
         self,
@@ -215,20 +259,41 @@ class OverlappedObject(ABC):
 
         Raises:
             ApcError: why it failed, as `Overlapped.result`; 87 on a thread that runs trio.
+            WaitCancelled: the structured scope of this thread was cancelled.
         """
-        return self._wait_for(self.read_ex(into, offset=offset))
+        _check_blocking("read_into", "receive_into")
+        return self._wait_for(self.read_ex(into, offset=offset), into)
 
     def write(self, data: Readable, *, offset: int | None = None) -> int:
-        """Write all of `data`, blocking until it is written; returns its length. Otherwise as `read_into`."""
-        return self._wait_for(self.write_ex(data, offset=offset))
+        """Write all of `data`, blocking until it is written; returns its length. Otherwise as `read_into`.
+
+        Left by Ctrl-C or by a cancel, some of it may have been written.
+        """
+        _check_blocking("write", "send")
+        return self._wait_for(self.write_ex(data, offset=offset), None)
 
     async def receive_into(self, into: Writable, *, offset: int | None = None) -> int:
-        """Read up to `len(into)` bytes, awaiting until there are some. Cancelled, it has consumed nothing."""
-        return await self._await(self.read_ex(into, offset=offset))
+        """Read up to `len(into)` bytes, awaiting until there are some. Cancelled, it has consumed nothing.
+
+        Raises:
+            ApcError: why it failed, as `Overlapped.result`; 87 outside of trio.
+        """
+        ensure_pump()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._await(self.read_ex(into, offset=offset), into)
 
     async def send(self, data: Readable, *, offset: int | None = None) -> int:
         """Write all of `data`, awaiting until it is written. Cancelled, some of it may have been written."""
-        return await self._await(self.write_ex(data, offset=offset))
+        ensure_pump()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._await(self.write_ex(data, offset=offset), None)
+
+    async def aclose(self) -> None:
+        """`close` for a trio task: what would block the loop is done elsewhere. It is closed also when cancelled."""
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -237,6 +302,25 @@ class OverlappedObject(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def add_bytes(self, count: int, *, is_read: bool) -> None:
+        """Count what a completed operation has moved. Under D."""
+        if is_read:
+            self._bytes_read += count
+        else:
+            self._bytes_written += count
+
+    @abstractmethod
+    def statistics(self) -> OverlappedStatistics:
+        """What is pending, and how much was moved. Any thread."""
 
     @abstractmethod
     def close(self) -> None:
@@ -269,37 +353,73 @@ class OverlappedObject(ABC):
         if is_read and data.readonly:
             raise ApcError(Status.ERROR_NOACCESS, "what is read into must be writable memory")
         overlapped = Overlapped(self, data, is_read=is_read, routine=routine, offset=offset)
-        self.start(overlapped)
+        try:
+            self.start(overlapped)
+        except BaseException:
+            data.release()  # what was refused must not keep the memory as long as the exception lives
+            raise
         return overlapped
 
-    @staticmethod
-    def _wait_for(overlapped: Overlapped) -> int:
+    @abstractmethod
+    def hand_back(self, data: bytes, status: int) -> None:
+        """Let the next read have what a read took (with 0 or 234) whose caller was interrupted. With no lock held."""
+
+    def _wait_for(self, overlapped: Overlapped, into: Writable | None) -> int:
         try:
             wait_for_single_object_ex(overlapped, None)
+        except WaitCancelled:
+            if overlapped.cancel():
+                raise
+            # What it did must not be lost; the next wait ends with the cancel.
+            outlast(overlapped)
         except BaseException:
-            overlapped.cancel()
+            if not overlapped.cancel():
+                outlast(overlapped)  # a helper has its memory: a matter of the disk
+                self._hand_back(overlapped, into)
             raise
         return overlapped.result()
 
-    @staticmethod
-    async def _await(overlapped: Overlapped) -> int:
+    async def _await(self, overlapped: Overlapped, into: Writable | None) -> int:
         try:
             await aio.wait_for_single_object_ex(overlapped, None)
-        except trio.Cancelled:
+        except (trio.Cancelled, WaitCancelled):
             if overlapped.cancel():
                 raise
             # It has completed meanwhile, or cannot be stopped: what it did must not be lost.
-            with trio.CancelScope(shield=True):
-                await aio.wait_for_single_object_ex(overlapped, None)
+            await outlast_async(overlapped)
+        except BaseException:
+            if not overlapped.cancel():
+                await outlast_async(overlapped)
+                self._hand_back(overlapped, into)
+            raise
         return overlapped.result()
 
-
-def complete(overlapped: Overlapped, status: int, count: int) -> None:
-    """Complete an operation and wake whom that concerns. With no lock held."""
-    wakes: list[ApcThread] = []
-    D.submit(wakes, _complete, overlapped, status, count)
-    wake(wakes)
+    def _hand_back(self, overlapped: Overlapped, into: Writable | None) -> None:
+        if into is not None and overlapped.status in (0, Status.ERROR_MORE_DATA):
+            self.hand_back(bytes(memoryview(into).cast("B")[: overlapped.count]), overlapped.status)
 
 
-def _complete(wakes: Wakes, overlapped: Overlapped, status: int, count: int) -> None:
-    overlapped.complete(wakes, status, count)
+def enlist(_wakes: Wakes, overlapped: Overlapped) -> None:
+    """Bind a pending operation to its thread: it will be told of the thread's end. Under D."""
+    thread = overlapped.thread
+    if thread.ended:
+        raise ApcError(Status.ERROR_GEN_FAILURE, f"thread {thread.name!r} has ended")
+    thread.dependents[overlapped] = None
+
+
+def strike_off(_wakes: Wakes, overlapped: Overlapped) -> None:
+    """Undo `enlist` for an operation that does not begin after all. Under D."""
+    overlapped.thread.dependents.pop(overlapped, None)
+
+
+def claim(_wakes: Wakes, overlapped: Overlapped) -> bool:
+    """Begin to move its bytes in a way that cannot be stopped; False when it has completed already. Under D."""
+    overlapped.claimed = overlapped.pending
+    return overlapped.claimed
+
+
+def _check_blocking(verb: str, twin: str) -> None:
+    if in_trio_run():
+        raise ApcError(
+            Status.ERROR_INVALID_PARAMETER, f"{verb} would block the trio loop of this thread; use: await {twin}(...)"
+        )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from apcrt.apc import ApcError
 from apcrt.apc.lowlevel import D
-from apcrt.overlapped._operation import MOST_PENDING, Overlapped, OverlappedObject
+from apcrt.overlapped._operation import MOST_PENDING, Overlapped, OverlappedObject, OverlappedStatistics
 from apcrt.status import Status
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class _Written:
 
     __slots__ = ("overlapped", "rest", "size")
 
-    def __init__(self, overlapped: Overlapped) -> None:
-        self.overlapped = overlapped
-        self.size = len(overlapped.data)
-        self.rest = memoryview(bytes(overlapped.data))  # once the write has completed, its memory is its owner's again
+    def __init__(self, overlapped: Overlapped | None, data: bytes) -> None:
+        self.overlapped = overlapped  # None for what a read has handed back
+        self.size = len(data)
+        self.rest = memoryview(data)  # a copy: once the write has completed, its memory is its owner's again
 
 
 class _Channel:
@@ -54,7 +54,7 @@ class _Channel:
         if len(self.reads) >= MOST_PENDING:
             raise _too_many()
         self.reads.append(overlapped)
-        self._move(wakes)
+        self.move(wakes)
 
     def write(self, wakes: Wakes, overlapped: Overlapped) -> None:
         """Take a write."""
@@ -63,8 +63,8 @@ class _Channel:
         if len(self.writes) >= MOST_PENDING:
             raise _too_many()
         if self.message or len(overlapped.data):
-            self.writes.append(_Written(overlapped))
-            self._move(wakes)
+            self.writes.append(_Written(overlapped, bytes(overlapped.data)))
+            self.move(wakes)
         else:
             overlapped.complete(wakes, 0, 0)
 
@@ -81,21 +81,30 @@ class _Channel:
 
     def pending_writes(self) -> list[Overlapped]:
         """Those that have not completed."""
-        return [one.overlapped for one in self.writes if one.overlapped.pending]
+        return [one.overlapped for one in self.writes if one.overlapped is not None and one.overlapped.pending]
+
+    def hand_back(self, wakes: Wakes, data: bytes, status: int) -> None:
+        """Let the next read begin with what another one took."""
+        if status == Status.ERROR_MORE_DATA and self.writes:
+            self.writes[0].rest = memoryview(data + self.writes[0].rest)
+        elif data or self.message:
+            self.writes.appendleft(_Written(None, data))
+        self.move(wakes)
 
     def end(self, wakes: Wakes) -> None:
         """The writing end is closed: what was written can be read, and then nothing."""
         self.ended = True
-        self._move(wakes)
+        self.move(wakes)
 
     def deafen(self, wakes: Wakes) -> None:
         """The reading end is closed: nobody will read what was written."""
         self.deaf = True
         for written in self.writes:
-            written.overlapped.complete(wakes, Status.ERROR_BROKEN_PIPE, 0)
+            if written.overlapped is not None:
+                written.overlapped.complete(wakes, Status.ERROR_BROKEN_PIPE, 0)
         self.writes.clear()
 
-    def _move(self, wakes: Wakes) -> None:
+    def move(self, wakes: Wakes) -> None:
         """Let reads have what was written, then complete what that has completed, in the order of issue."""
         done: list[tuple[Overlapped, int, int]] = []
         while self.reads and (self.writes or self.ended):
@@ -109,7 +118,8 @@ class _Channel:
             unread += len(written.rest)
             if unread > self.quota:
                 break
-            done.append((written.overlapped, 0, written.size))
+            if written.overlapped is not None:
+                done.append((written.overlapped, 0, written.size))
         for overlapped, status, count in sorted(done, key=lambda one: one[0].serial):
             overlapped.complete(wakes, status, count)  # of writes that have completed before: without effect
 
@@ -126,7 +136,8 @@ class _Channel:
             if len(written.rest):
                 return overlapped, Status.ERROR_MORE_DATA if self.message else 0, count
             self.writes.popleft()
-            done.append((written.overlapped, 0, written.size))
+            if written.overlapped is not None:
+                done.append((written.overlapped, 0, written.size))
             if self.message:
                 break
         return overlapped, 0, count
@@ -136,6 +147,7 @@ class PipeEnd(OverlappedObject):
     """One end of a pipe that `create_pipe` has made. What one end writes the other one reads."""
 
     def __init__(self, name: str, incoming: _Channel, outgoing: _Channel) -> None:
+        super().__init__()
         self._name = name
         self._incoming = incoming
         self._outgoing = outgoing
@@ -160,7 +172,23 @@ class PipeEnd(OverlappedObject):
     def cancel_all(self, thread: ApcThread | None) -> int:
         return D.run(_cancel_all, self, thread)
 
+    def statistics(self) -> OverlappedStatistics:
+        return D.run(_statistics, self)
+
+    def hand_back(self, data: bytes, status: int) -> None:
+        D.do(_hand_back, self, data, status)
+
     # Under D.
+
+    def look(self) -> OverlappedStatistics:
+        """Its state."""
+        writes = len(self._outgoing.pending_writes())
+        return OverlappedStatistics(len(self._incoming.reads), writes, self._bytes_read, self._bytes_written)
+
+    def put_back(self, wakes: Wakes, data: bytes, status: int) -> None:
+        """See `hand_back`. A channel that is closed here needs nothing any more."""
+        if not self._closed:
+            self._incoming.hand_back(wakes, data, status)
 
     def forget(self, wakes: Wakes, overlapped: Overlapped) -> None:
         self.cancel(wakes, [overlapped])
@@ -186,6 +214,8 @@ class PipeEnd(OverlappedObject):
             if (self._incoming if one.is_read else self._outgoing).remove(one):
                 one.complete(wakes, Status.ERROR_OPERATION_ABORTED, 0)
                 ended += 1
+        if ended:
+            self._outgoing.move(wakes)  # what stood behind a write that is gone may fit now
         return ended
 
     def pending(self, thread: ApcThread | None) -> list[Overlapped]:
@@ -226,6 +256,14 @@ def _start(wakes: Wakes, end: PipeEnd, overlapped: Overlapped) -> None:
 
 def _close(wakes: Wakes, end: PipeEnd) -> None:
     end.shut(wakes)
+
+
+def _statistics(_wakes: Wakes, end: PipeEnd) -> OverlappedStatistics:
+    return end.look()
+
+
+def _hand_back(wakes: Wakes, end: PipeEnd, data: bytes, status: int) -> None:
+    end.put_back(wakes, data, status)
 
 
 def _cancel(wakes: Wakes, end: PipeEnd, overlapped: list[Overlapped]) -> int:

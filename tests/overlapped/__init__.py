@@ -1,0 +1,1 @@
+"""Tests of overlapped input and output."""

@@ -5,6 +5,7 @@ What lives here: the pages taken apart, and each block tried. What must not: the
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 import apcrt
 import apcrt.trace
-from apcrt import apc, config, ndr, notify, testing
+from apcrt import apc, config, ndr, notify, overlapped, testing
 from apcrt_transports.socket import SocketTransport
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,8 @@ def blocks(page: str, language: str) -> list[str]:
 def shown(page: str) -> dict[str, object]:
     """The names that the programs of a page define, together."""
     names: dict[str, object] = {
-        "apcrt": apcrt, "apc": apc, "ndr": ndr, "notify": notify, "testing": testing, "pytest": pytest, **served()
+        "apcrt": apcrt, "apc": apc, "ndr": ndr, "notify": notify, "overlapped": overlapped, "testing": testing,
+        "pytest": pytest, **served()
     }  # fmt: skip
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
@@ -56,6 +58,16 @@ def test_threads(capsys: pytest.CaptureFixture[str]) -> None:
     assert "runs on waiter-1" in capsys.readouterr().out
     called(names, "three_ticks")()
     assert capsys.readouterr().out.count("tick at") == 3
+
+
+def test_overlapped(tmp_path: Path) -> None:
+    data = os.urandom(150_000)
+    (tmp_path / "source").write_bytes(data)
+    source = overlapped.OverlappedFile(open(tmp_path / "source", "rb"))  # noqa: SIM115 - closed with its owner
+    target = overlapped.OverlappedFile(open(tmp_path / "target", "wb"))  # noqa: SIM115
+    with source, target:
+        called(shown("apc.md"), "copy")(source, target)
+    assert (tmp_path / "target").read_bytes() == data
 
 
 def test_calls(tmp_path: Path) -> None:

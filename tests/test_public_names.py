@@ -20,6 +20,7 @@ PUBLIC = (
     "apcrt.apc.lowlevel",
     "apcrt.config",
     "apcrt.ndr",
+    "apcrt.overlapped",
     "apcrt.rpc",
     "apcrt.rpc.notify",
     "apcrt.status",
@@ -30,7 +31,15 @@ PUBLIC = (
     "apcrt_transports.socket",
 )
 #: Those whose every name a user may need; the others are for who builds on the inside of apcrt.
-DOCUMENTED = ("apcrt", "apcrt.apc", "apcrt.apc.aio", "apcrt.rpc.notify", "apcrt.testing", "apcrt.transport")
+DOCUMENTED = (
+    "apcrt",
+    "apcrt.apc",
+    "apcrt.apc.aio",
+    "apcrt.overlapped",
+    "apcrt.rpc.notify",
+    "apcrt.testing",
+    "apcrt.transport",
+)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

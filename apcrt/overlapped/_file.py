@@ -187,6 +187,10 @@ class OverlappedFile(OverlappedObject):
             self._run(self._serve_all, port, events)
             raise
 
+    def owes(self) -> bool:
+        """Does anybody wait for an APC from here (`lowlevel.Source`)?"""
+        return any(one.has_routine for one in (*self._reads.copy(), *self._writes.copy()))
+
     def rehome(self) -> None:
         """A thread with something pending here has got or lost its wake-up hook (`lowlevel.Homed`)."""
         if self._epoch == D.epoch:

@@ -121,6 +121,11 @@ class Overlapped(Waitable):
         """Whether it has not completed yet (HasOverlappedIoCompleted, the other way round)."""
         return self.status == Status.ERROR_IO_PENDING
 
+    @property
+    def has_routine(self) -> bool:
+        """Whether its completion is an APC that has not been queued yet."""
+        return self._routine is not None
+
     def result(self) -> int:
         """The bytes read or written (GetOverlappedResult without waiting; to wait, wait for the object).
 

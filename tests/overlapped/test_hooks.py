@@ -153,6 +153,9 @@ def test_a_thread_with_a_hook_may_block_all_the_same() -> None:
 
 def test_a_source_that_fails_does_not_end_the_driver() -> None:
     class Broken:
+        def owes(self) -> bool:
+            return True
+
         def service(self, fd: int, events: int) -> None:
             serviced.append(fd)
             raise ValueError

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from apcrt.apc._dispatcher import TIMEOUT, D, Wait, Waitable, Wakes, signal
-from apcrt.apc._wait import block, check_seconds, waiting_thread
-from apcrt.status import WAIT_IO_COMPLETION, WAIT_OBJECT_0, WAIT_TIMEOUT, ApcError, Status, WaitResult
+from apcrt.apc._dispatcher import D, Wait, Waitable, Wakes, signal
+from apcrt.apc._wait import RESULTS, block, check_seconds, waiting_thread
+from apcrt.status import ApcError, Status, WaitResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,9 +111,13 @@ class CompletionPort(Waitable):
         """
         wakes: Wakes = []
         posted = self.post_quietly(CompletionPacket(bytes, key, overlapped), wakes)
-        while wakes:
-            wakes[-1].wake()
-            del wakes[-1]
+        try:
+            while wakes:
+                wakes[-1].wake()
+                del wakes[-1]
+        except KeyboardInterrupt:
+            D.finish(wakes)
+            raise
         if not posted:
             raise ApcError(Status.ERROR_INVALID_HANDLE, "the completion port is closed")
 
@@ -188,8 +192,10 @@ class CompletionPort(Waitable):
 
     def put_back(self, wait: PacketWait) -> None:
         """Undo `hand_to` for a wait that was interrupted. Under D."""
-        self._packets[: self._first] = wait.packets
-        self._first = 0
+        if not self._closed:
+            # No call between the two statements.
+            self._packets[: self._first] = wait.packets
+            self._first = 0
 
 
 class PacketWait(Wait):
@@ -214,13 +220,10 @@ class PacketWait(Wait):
         self.port.put_back(self)
         signal(wakes, self.port)
 
-    def outcome(self, result: int) -> WaitResult:
-        """What `result` is called. Raises ApcError (735) when the port was closed."""
-        if result == CLOSED:
-            raise ApcError(Status.ERROR_ABANDONED_WAIT_0, "the completion port was closed")
-        if result == 0:
-            return WAIT_OBJECT_0
-        return WAIT_TIMEOUT if result == TIMEOUT else WAIT_IO_COMPLETION
+
+def closed_meanwhile() -> ApcError:
+    """The error of a wait whose result is CLOSED."""
+    return ApcError(Status.ERROR_ABANDONED_WAIT_0, "the completion port was closed")
 
 
 def _post(wakes: Wakes, port: CompletionPort, packet: CompletionPacket) -> None:
@@ -261,8 +264,11 @@ def get_queued_completion_status(
     check_port(port, 1)
     check_seconds(seconds)
     wait = PacketWait(waiting_thread("get_queued_completion_status"), port, 1)
-    result = wait.outcome(block(wait, seconds))
-    return result, wait.packets[0] if wait.packets else None
+    result = block(wait, seconds)
+    # No call from here on, or Ctrl-C could lose what was taken.
+    if result == CLOSED:
+        raise closed_meanwhile()
+    return RESULTS[result], wait.packets[0] if wait.packets else None
 
 
 def get_queued_completion_status_ex(
@@ -286,4 +292,8 @@ def get_queued_completion_status_ex(
     check_port(port, most)
     check_seconds(seconds)
     wait = PacketWait(waiting_thread("get_queued_completion_status_ex"), port, most, alertable=alertable)
-    return wait.outcome(block(wait, seconds)), wait.packets
+    result = block(wait, seconds)
+    # No call from here on, or Ctrl-C could lose what was taken.
+    if result == CLOSED:
+        raise closed_meanwhile()
+    return RESULTS[result], wait.packets

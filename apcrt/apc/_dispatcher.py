@@ -106,11 +106,12 @@ class Entry:
 class Drain:
     """One level of running APCs on `thread`. Waits inside of it nest; when it has ended they count as in `parent`."""
 
-    __slots__ = ("ended", "nursery", "parent", "thread")
+    __slots__ = ("before", "ended", "nursery", "parent", "thread")
 
     def __init__(self, thread: ApcThread, parent: Drain | None) -> None:
         self.thread: ApcThread = thread
         self.parent: Drain | None = parent
+        self.before: int = thread.ran
         self.nursery: trio.Nursery | None = None
         self.ended: bool = False
 
@@ -339,10 +340,14 @@ class Dispatcher:
             self.recover(struck=True)
             raise
         finally:
-            if wakes:
-                wake(wakes)
-            if self.deferred:
-                self.recover(struck=False)
+            try:
+                if wakes:
+                    wake(wakes)
+                if self.deferred:
+                    self.recover(struck=False)
+            except KeyboardInterrupt:
+                self.finish(wakes)
+                raise
 
     @enable_ki_protection
     def submit(self, wakes: Wakes, operation: Callable[[Wakes, *Ts], object], /, *args: *Ts) -> None:
@@ -373,9 +378,17 @@ class Dispatcher:
         wakes: Wakes = []
         try:
             self.submit(wakes, operation, *args)
-        finally:
             if wakes:
                 wake(wakes)
+        except BaseException:
+            self.finish(wakes)
+            raise
+
+    def finish(self, wakes: Wakes) -> None:
+        """Do what Ctrl-C has kept from being done after an operation: nobody may sleep on whose wait has ended."""
+        wake(wakes)
+        if self.deferred:
+            self.recover(struck=False)
 
     def recover(self, struck: bool) -> None:
         """Do what was put off, looking once more after D has been left; if the operation was `struck`, finish it."""

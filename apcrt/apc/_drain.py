@@ -9,6 +9,8 @@ import time
 from collections.abc import Coroutine
 from typing import cast
 
+from trio.lowlevel import disable_ki_protection
+
 from apcrt import trace
 from apcrt.apc._dispatcher import Entry
 from apcrt.apc._thread import ApcThread, apc_name
@@ -35,8 +37,12 @@ def check_depth(thread: ApcThread) -> None:
         )
 
 
+@disable_ki_protection
 def run_slice(thread: ApcThread) -> Unfinished | None:
-    """Run entries until the queue is empty, a slice of time is over, or a routine turns out to be async."""
+    """Run entries until the queue is empty, a slice of time is over, or a routine turns out to be async.
+
+    Routines are user code, which Ctrl-C may interrupt on a trio thread too.
+    """
     queue, specials = thread.queue, thread.specials
     until = time.monotonic() + SLICE
     while queue or specials:
@@ -66,6 +72,7 @@ def run_slice(thread: ApcThread) -> Unfinished | None:
     return None
 
 
+@disable_ki_protection
 def run_specials(thread: ApcThread) -> None:
     """Run the special APCs that are queued, and those that come meanwhile. Only on the thread itself."""
     specials = thread.specials

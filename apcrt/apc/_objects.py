@@ -94,8 +94,8 @@ class Event(Waitable):
         return False
 
     def give_back(self, _thread: ApcThread, /) -> None:
-        """Under D."""
-        self._set = True
+        """Under D. Nothing was taken from a manual-reset event, which may have been reset meanwhile."""
+        self._set = self._set or not self._manual
 
     def signal_once(self, wakes: Wakes, _thread: ApcThread, /) -> None:
         """Under D."""
@@ -225,8 +225,10 @@ class Mutex(Waitable):
         self.give_back(thread)
         signal(wakes, self)
 
-    def owner_ended(self, wakes: Wakes, _thread: ApcThread, /) -> None:
+    def owner_ended(self, wakes: Wakes, thread: ApcThread, /) -> None:
         """Under D: its owner is gone."""
+        if self._owner is not thread:
+            return  # Ctrl-C has struck its release half-way
         self._owner = None
         self._recursion = 0
         self._abandoned = True
@@ -307,8 +309,9 @@ class Semaphore(Waitable):
         return False
 
     def give_back(self, _thread: ApcThread, /) -> None:
-        """Under D."""
-        self._count += 1
+        """Under D. Others may have filled it up meanwhile."""
+        if self._count < self._maximum:
+            self._count += 1
 
     def signal_once(self, wakes: Wakes, _thread: ApcThread, /) -> None:
         """Under D: a release by one. Raises ApcError (298)."""

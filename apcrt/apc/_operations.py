@@ -146,14 +146,18 @@ def current_drain(thread: ApcThread) -> Drain | None:
 
 
 def leave_level(wakes: Wakes, level: Drain) -> None:
-    """End a drain, under D: every blocked alertable wait ends with it; whoever can is told of what is left queued."""
+    """End a drain, under D: every blocked alertable wait ends with it; whoever can is told of what is left queued.
+
+    One that has run nothing, for its entries had been taken back, ends none: two waits would wake each other for ever.
+    """
     thread = level.thread
     level.ended = True
     if level in thread.drains:
         thread.drains.remove(level)
+    if thread.ran != level.before:
+        release(wakes, thread, None)
     if not thread.queue:
         thread.dead.clear()
-    release(wakes, thread, None)
     if thread.has_apcs() and not alert(wakes, thread) and thread.wakeup is not None:
         thread.hook_due = True
         wakes.append(thread)

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from apcrt import trace
 from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, D, Drain, Wait, Waitable, inside, release
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["block", "drain"]
 
 
+@enable_ki_protection
 async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -> int:
     """Have `wait` decided in a trio task; see `_wait.block`. Arguments are checked, the pump runs."""
     thread = wait.thread
@@ -176,6 +178,7 @@ async def _drain_async(level: Drain, first: Unfinished, completed: int) -> None:
         raise failure
 
 
+@disable_ki_protection
 async def _run_async(thread: ApcThread, unfinished: Unfinished) -> None:
     entry, coroutine = unfinished
     begun = time.monotonic()

@@ -44,7 +44,7 @@ from apcrt.apc._port import Port
 from apcrt.status import ApcError, Status, WaitCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["ApcCallbackData", "ApcFlags", "ApcThread", "Flushable", "Homed", "ThreadStatistics", "current_thread"]
 
@@ -185,7 +185,7 @@ class ApcThread(Waitable):
             state = "unstarted"
         else:
             state = "waiting" if self.waits else "running"
-        queued = len(self.queue)
+        queued = len(self.pending())
         return f"<ApcThread {self.name!r} {state}{f' queued={queued}' if queued else ''}>"
 
     def queue_user_apc(self, routine: Callable[[*Ts], object], /, *args: *Ts) -> None:
@@ -201,9 +201,13 @@ class ApcThread(Waitable):
         wakes: Wakes = []
         if not self.post(entry, wakes):
             raise self._gone()
-        while wakes:
-            wakes[-1].wake()
-            del wakes[-1]
+        try:
+            while wakes:
+                wakes[-1].wake()
+                del wakes[-1]
+        except KeyboardInterrupt:
+            D.finish(wakes)
+            raise
         if trace.level <= trace.DEBUG:
             trace.emit(trace.DEBUG, "apc.queued", thread=self.name, apc=apc_name(routine))
 
@@ -326,13 +330,19 @@ class ApcThread(Waitable):
         """The Port if there is one."""
         return self._port
 
+    def pending(self) -> Sequence[Entry]:
+        """What is queued, without what was taken back. Any thread."""
+        return [entry for entry in self.queue.copy() if entry.live] if self.dead else self.queue
+
     def statistics(self) -> ThreadStatistics:
         """The state of the queue. Any thread."""
+        pending = self.pending()
         try:
-            oldest = time.monotonic() - self.queue[0].queued_at
+            oldest = time.monotonic() - pending[0].queued_at
         except IndexError:
             oldest = None
-        return ThreadStatistics(len(self.queue) + len(self.specials), self.ran, self.dropped, self.high_water, oldest)
+        queued = len(pending) + len(self.specials)
+        return ThreadStatistics(queued, self.ran, self.dropped, self.high_water, oldest)
 
     def add_dirty(self, flushable: Flushable) -> None:
         """Have `flushable.flush()` called before the thread's next wait. Only on the thread itself."""
@@ -468,6 +478,7 @@ def _close_queue(wakes: Wakes, thread: ApcThread) -> None:
         thread.dropped = sum(entry.live for entry in thread.queue) + len(thread.specials)
         thread.queue.clear()
         thread.specials.clear()
+        thread.dead.clear()
     while thread.dependents:
         dependent = next(iter(thread.dependents))
         del thread.dependents[dependent]

@@ -34,6 +34,7 @@ __all__ = ["TimerStatistics", "WaitableTimer", "drive_timers", "filetime"]
 
 T = TypeVar("T")
 
+_BEGIN: Final = datetime.datetime(1601, 1, 1, tzinfo=datetime.UTC)  # of FILETIME
 _EPOCH: Final = 116_444_736_000_000_000  # 1970 as a FILETIME: 100 ns since 1601
 _TICKS: Final = 10_000_000  # FILETIME units in a second
 _LOOK: Final = 1.0  # seconds between two looks at a clock that may be set
@@ -41,8 +42,7 @@ _LOOK: Final = 1.0  # seconds between two looks at a clock that may be set
 
 def filetime(low: int, high: int) -> datetime.datetime:
     """The point in time (UTC) that a timer's routine was given as two halves of a FILETIME; to the microsecond."""
-    ticks = (high << 32 | low) - _EPOCH
-    return datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=ticks // 10)
+    return _BEGIN + datetime.timedelta(microseconds=(high << 32 | low) // 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class _Arming:
         "period",
         "routine",
         "signaled_at",
+        "ticks",
         "timer",
-        "wall",
         "when",
     )
 
@@ -84,7 +84,7 @@ class _Arming:
         timer: WaitableTimer,
         owner: ApcThread,
         when: float,
-        wall: float | None,
+        ticks: int | None,
         period: float,
         routine: Callable[..., object] | None,
         argument: object,
@@ -93,12 +93,12 @@ class _Arming:
         self.timer: WaitableTimer = timer
         self.owner: ApcThread = owner
         self.when: float = when
-        self.wall: float | None = wall  # seconds since 1970; None for a relative due time
+        self.ticks: int | None = ticks  # a FILETIME, for a float is not exact enough; None for a relative due time
         self.period: float = period
         self.routine: Callable[..., object] | None = routine
         self.argument: object = argument
         self.context: trace.Snapshot | None = context
-        self.signaled_at: float | None = None  # the `when` of the last time
+        self.signaled_at: float | None = None  # `ticks` or `when` of the last time
         self.alarm: AlarmEntry | None = None
         self.entry: Entry | None = None
 
@@ -115,24 +115,27 @@ class _Arming:
             return
         clock = D.clock
         now, wall = clock.now(), clock.wall()
-        if self.wall is not None:
-            self.when = now + self.wall - wall
+        if self.ticks is not None:
+            self.when = now + ((self.ticks - _EPOCH) / _TICKS - wall)
         if self.when > now:
-            self.alarm = D.set_alarm(self.when if self.wall is None else min(self.when, now + _LOOK), self)
+            self.alarm = D.set_alarm(self.when if self.ticks is None else min(self.when, now + _LOOK), self)
             return
-        if self.signaled_at != self.when:
-            self.signaled_at = self.when
+        moment = self.when if self.ticks is None else self.ticks
+        if self.signaled_at != moment:
+            self.signaled_at = moment
             timer.signaled = True
             timer.fired += 1
         signal(wakes, timer)
         if self.routine is not None and (self.entry is None or not self.entry.live):
-            ticks = int((wall - now + self.when) * _TICKS) + _EPOCH
+            ticks = self.ticks
+            if ticks is None:
+                ticks = round((wall - now + self.when) * _TICKS) + _EPOCH
             entry = Entry(self.routine, (self.argument, ticks & 0xFFFFFFFF, ticks >> 32), "timer", self.context)
             deliver(wakes, self.owner, entry)
             self.entry = entry
         if self.period:
             # Periods that nobody was there for are one.
-            self.wall = None
+            self.ticks = None
             following = self.when + self.period * (math.floor((now - self.when) / self.period) + 1)
             self.alarm = D.set_alarm(following, self)
             self.when = following
@@ -228,16 +231,16 @@ class WaitableTimer(Waitable):
         self.check_process()
         thread = current_thread()
         now = D.clock.now()
-        wall: float | None = None
+        ticks: int | None = None
         if isinstance(due, datetime.datetime):
             if due.tzinfo is None:
                 raise ApcError(Status.ERROR_INVALID_PARAMETER, f"{due} has no time zone; say datetime(..., tzinfo=UTC)")
-            wall = due.timestamp()
-            when = now + wall - D.clock.wall()
+            ticks = (due - _BEGIN) // datetime.timedelta(microseconds=1) * 10
+            when = now
         else:
             when = now + _seconds("a due time", due)
         context = trace.snapshot() if routine is not None and trace.level <= trace.INFO else None
-        arming = _Arming(self, thread, when, wall, _seconds("a period", period), routine, argument, context)
+        arming = _Arming(self, thread, when, ticks, _seconds("a period", period), routine, argument, context)
         D.run(_set, self, arming)
         if thread.pump is not None:
             thread.port.wake()  # other tasks of this thread may wait: its pump must not sleep beyond the due time
@@ -270,8 +273,8 @@ class WaitableTimer(Waitable):
         return False
 
     def give_back(self, _thread: ApcThread, /) -> None:
-        """Under D."""
-        self.signaled = True
+        """Under D. Nothing was taken from a manual-reset timer, which may have been set anew meanwhile."""
+        self.signaled = self.signaled or not self._manual
 
     def disarm(self, wakes: Wakes) -> None:
         """Under D."""

@@ -18,7 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apcrt.apc._completion_port import CompletionPacket, CompletionPort, PacketWait, check_port
+from apcrt.apc._completion_port import (
+    CLOSED,
+    CompletionPacket,
+    CompletionPort,
+    PacketWait,
+    check_port,
+    closed_meanwhile,
+)
 from apcrt.apc._dispatcher import IO_COMPLETION, TIMEOUT, Wait, Waitable, inside
 from apcrt.apc._pump import pumped_thread
 from apcrt.apc._task_wait import block
@@ -96,8 +103,10 @@ async def get_queued_completion_status(
     check_port(port, 1)
     check_seconds(seconds)
     wait = PacketWait(pumped_thread("get_queued_completion_status"), port, 1)
-    result = wait.outcome(await block(wait, seconds))
-    return result, wait.packets[0] if wait.packets else None
+    result = await block(wait, seconds)
+    if result == CLOSED:
+        raise closed_meanwhile()
+    return RESULTS[result], wait.packets[0] if wait.packets else None
 
 
 async def get_queued_completion_status_ex(
@@ -107,7 +116,10 @@ async def get_queued_completion_status_ex(
     check_port(port, most)
     check_seconds(seconds)
     wait = PacketWait(pumped_thread("get_queued_completion_status_ex"), port, most, alertable=alertable)
-    return wait.outcome(await block(wait, seconds)), wait.packets
+    result = await block(wait, seconds)
+    if result == CLOSED:
+        raise closed_meanwhile()
+    return RESULTS[result], wait.packets
 
 
 async def test_alert() -> bool:

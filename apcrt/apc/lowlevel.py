@@ -111,8 +111,9 @@ def check_overdue(now: float, limit: float = 10.0) -> None:
     discovered yet count from the first call that sees them.
     """
     for thread in D.run(enrolled):
+        pending = thread.pending()
         try:
-            since = thread.queue[0].queued_at
+            since = pending[0].queued_at
             thread.owing_since = None
         except IndexError:
             port = thread.open_port
@@ -125,6 +126,6 @@ def check_overdue(now: float, limit: float = 10.0) -> None:
             thread.warned = False
         elif not thread.warned:
             thread.warned = True
-            queued = len(thread.queue)
+            queued = len(pending)
             if trace.level <= trace.WARNING:
                 trace.emit(trace.WARNING, "thread.overdue", thread=thread.name, seconds=now - since, queued=queued)

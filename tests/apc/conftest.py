@@ -23,4 +23,5 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     thread = apc.current_thread()
     thread.queue.clear()
+    thread.dependents.clear()
     thread.set_wakeup(None)

@@ -2,19 +2,29 @@
 
 On the plain face nothing a script awaits ever suspends: the waits block. So one script shows that both faces keep the
 same rules. Every script runs on a thread of its own, so that nothing is left behind for the next test.
+
+Two ways to run one: a `Runner` is a foreign thread in real time; a `Stage` has structured threads under a clock that
+stands still until the test moves it. `struck` interrupts a call at a chosen place, as Ctrl-C does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import Generic, Protocol, Self, TypeVar
 
+import pytest
 import trio
 
 from apcrt import apc
 from apcrt.apc import aio
+from apcrt.apc.lowlevel import D
+from tests.conformance.apc.clock import VirtualClock, settle
 
 T = TypeVar("T")
 
@@ -39,7 +49,23 @@ class Face(Protocol):
         alertable: bool = False,
     ) -> apc.WaitResult: ...
 
+    async def signal_and_wait(
+        self, to_signal: apc.Waitable, to_wait_on: apc.Waitable, seconds: float | None, *, alertable: bool = False
+    ) -> apc.WaitResult: ...
+
+    async def get(
+        self, port: apc.CompletionPort, seconds: float | None
+    ) -> tuple[apc.WaitResult, apc.CompletionPacket | None]: ...
+
+    async def get_ex(
+        self, port: apc.CompletionPort, most: int, seconds: float | None, *, alertable: bool = False
+    ) -> tuple[apc.WaitResult, list[apc.CompletionPacket]]: ...
+
     async def test_alert(self) -> bool: ...
+
+    def function(self, script: Callable[[], Coroutine[object, None, object]]) -> Callable[[], object]:
+        """A script as the function of a structured thread."""
+        ...
 
     def routine(self, function: Callable[..., Coroutine[object, None, object]]) -> Callable[..., object]:
         """An APC routine that may wait."""
@@ -81,8 +107,29 @@ class PlainFace:
     ) -> apc.WaitResult:
         return apc.wait_for_multiple_objects_ex(waitables, seconds, wait_all=wait_all, alertable=alertable)
 
+    async def signal_and_wait(
+        self, to_signal: apc.Waitable, to_wait_on: apc.Waitable, seconds: float | None, *, alertable: bool = False
+    ) -> apc.WaitResult:
+        return apc.signal_object_and_wait(to_signal, to_wait_on, seconds, alertable=alertable)
+
+    async def get(
+        self, port: apc.CompletionPort, seconds: float | None
+    ) -> tuple[apc.WaitResult, apc.CompletionPacket | None]:
+        return apc.get_queued_completion_status(port, seconds)
+
+    async def get_ex(
+        self, port: apc.CompletionPort, most: int, seconds: float | None, *, alertable: bool = False
+    ) -> tuple[apc.WaitResult, list[apc.CompletionPacket]]:
+        return apc.get_queued_completion_status_ex(port, most, seconds, alertable=alertable)
+
     async def test_alert(self) -> bool:
         return apc.test_alert()
+
+    def function(self, script: Callable[[], Coroutine[object, None, object]]) -> Callable[[], object]:
+        def plain() -> object:
+            return complete(script())
+
+        return plain
 
     def routine(self, function: Callable[..., Coroutine[object, None, object]]) -> Callable[..., object]:
         def plain(*args: object) -> object:
@@ -115,8 +162,26 @@ class TrioFace:
     ) -> apc.WaitResult:
         return await aio.wait_for_multiple_objects_ex(waitables, seconds, wait_all=wait_all, alertable=alertable)
 
+    async def signal_and_wait(
+        self, to_signal: apc.Waitable, to_wait_on: apc.Waitable, seconds: float | None, *, alertable: bool = False
+    ) -> apc.WaitResult:
+        return await aio.signal_object_and_wait(to_signal, to_wait_on, seconds, alertable=alertable)
+
+    async def get(
+        self, port: apc.CompletionPort, seconds: float | None
+    ) -> tuple[apc.WaitResult, apc.CompletionPacket | None]:
+        return await aio.get_queued_completion_status(port, seconds)
+
+    async def get_ex(
+        self, port: apc.CompletionPort, most: int, seconds: float | None, *, alertable: bool = False
+    ) -> tuple[apc.WaitResult, list[apc.CompletionPacket]]:
+        return await aio.get_queued_completion_status_ex(port, most, seconds, alertable=alertable)
+
     async def test_alert(self) -> bool:
         return await aio.test_alert()
+
+    def function(self, script: Callable[[], Coroutine[object, None, object]]) -> Callable[[], object]:
+        return script
 
     def routine(self, function: Callable[..., Coroutine[object, None, object]]) -> Callable[..., object]:
         return function
@@ -181,3 +246,99 @@ def until(condition: Callable[[], object]) -> None:
 def until_blocked(thread: apc.ApcThread, waits: int = 1) -> None:
     """Until so many waits of a thread are blocked."""
     until(lambda: len(thread.waits) >= waits)
+
+
+class SettableClock(VirtualClock):
+    """Stands still; its wall clock can be set besides."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.offset
+
+
+class Stage:
+    """Structured threads of one face, under a clock that stands still. Those that wait at the end are cancelled.
+
+    Every method that lets something happen returns when nothing more can happen.
+    """
+
+    def __init__(self, face: Face) -> None:
+        self.face = face
+        self.clock = SettableClock()
+        self.threads: list[apc.StructuredThread] = []
+        self._real = D.clock
+        self._block = apc.open_apc_threads()
+
+    def __enter__(self) -> Self:
+        D.clock = self.clock
+        self._block.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            self._block.cancel()
+            return self._block.__exit__(kind, error, traceback)
+        finally:
+            D.clock = self._real
+
+    def start(
+        self, script: Callable[[], Coroutine[object, None, object]], *, name: str | None = None, suspended: bool = False
+    ) -> apc.StructuredThread:
+        """Start a script, and let it get as far as it gets."""
+        thread = self._block.start(self.face.function(script), name=name, suspended=suspended)
+        self.threads.append(thread)
+        self.settle()
+        return thread
+
+    def settle(self) -> None:
+        """Let everything happen that can."""
+        settle(self.threads)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.settle()
+        self.clock.advance(seconds, self.threads)
+
+
+def struck(place: int, call: Callable[[], object]) -> bool:
+    """Call something, with Ctrl-C at the `place`-th of the places where it may strike apcrt; it may let it through.
+
+    Those are the beginnings of Python functions and the ends of C functions; not where a coroutine goes on that awaits
+    another one. Returns whether there was such a place. For the main thread.
+    """
+    places = 0
+
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal places
+        code = frame.f_code
+        if "/apcrt/" not in code.co_filename:
+            return
+        # The operand of RESUME says what is resumed: 0 a function, 1 after a yield, 2 and 3 after an await.
+        if event == "c_return" or (event == "call" and code.co_code[frame.f_lasti + 1] < 2):
+            places += 1
+            if places == place:
+                signal.raise_signal(signal.SIGINT)
+
+    try:
+        sys.setprofile(profile)
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return places >= place
+
+
+@contextlib.contextmanager
+def refused(status: int, message: str) -> Iterator[None]:
+    """What is in the block must raise an ApcError with this number, and say this."""
+    with pytest.raises(apc.ApcError, match=message) as caught:
+        yield
+    assert caught.value.status == status

@@ -1,8 +1,8 @@
 """The dispatcher: one lock, and the decisions that are taken under it.
 
-What lives here: the lock D, queue entries, waits, waitable objects, and every operation that changes them. What must
-not: user code, trace events, system calls and other locks, because nothing may be done under D that could wait or
-come back; and polling, which belongs to `_port`.
+What lives here: the lock D, waits, waitable objects, and every operation that changes them. What must not: user code,
+trace events, system calls and other locks, because nothing may be done under D that could wait or come back; and
+polling, which belongs to `_port`.
 
 How it works. An *operation* is a function `operation(wakes, *args)` that `Dispatcher.run` calls under D. It changes
 queues and objects, latches the results of the waits that this ends, and collects in `wakes` the threads to be woken;
@@ -19,27 +19,25 @@ wait anew and finds whatever was left undone.
 
 from __future__ import annotations
 
-import contextvars
 import math
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from heapq import heapify, heappop, heappush
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from trio.lowlevel import enable_ki_protection
 
 from apcrt import status
 from apcrt.apc._clock import Clock
+from apcrt.apc._entries import Drain, Entry, inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import trio
 
-    from apcrt import trace
     from apcrt.apc._thread import ApcThread
 
 __all__ = [
@@ -71,56 +69,6 @@ CANCELLED = -1
 
 threads: weakref.WeakSet[ApcThread] = weakref.WeakSet()
 """Every ApcThread of this process."""
-
-inside: contextvars.ContextVar[Drain | None] = contextvars.ContextVar("apcrt_drain", default=None)
-"""The level of running APCs that the current context is in; tasks that a routine starts inherit it."""
-
-
-class Entry:
-    """One queued APC.
-
-    `live` is cleared when the entry is run, and by whoever takes it back (a timer that is set anew); only the thread
-    itself may then remove it from the middle of its queue. `queued_at` is in seconds of the monotonic clock, `source`
-    says where it came from ("user", ...), `context` is the trace context of the issuer, `refused` that its thread had
-    ended.
-    """
-
-    __slots__ = ("args", "context", "live", "queued_at", "refused", "routine", "source")
-
-    def __init__(
-        self,
-        routine: Callable[..., object],
-        args: tuple[object, ...],
-        source: str,
-        context: trace.Snapshot | None = None,
-    ) -> None:
-        self.routine: Callable[..., object] = routine
-        self.args: tuple[object, ...] = args
-        self.source: str = source
-        self.context: trace.Snapshot | None = context
-        self.live: bool = True
-        self.refused: bool = False
-        self.queued_at: float = monotonic()
-
-
-class Drain:
-    """One level of running APCs on `thread`. Waits inside of it nest; when it has ended they count as in `parent`."""
-
-    __slots__ = ("before", "ended", "nursery", "parent", "thread")
-
-    def __init__(self, thread: ApcThread, parent: Drain | None) -> None:
-        self.thread: ApcThread = thread
-        self.parent: Drain | None = parent
-        self.before: int = thread.ran
-        self.nursery: trio.Nursery | None = None
-        self.ended: bool = False
-
-    @staticmethod
-    def innermost(drain: Drain | None) -> Drain | None:
-        """The first level, from `drain` outwards, that has not ended."""
-        while drain is not None and drain.ended:
-            drain = drain.parent
-        return drain
 
 
 class Wait:
@@ -329,6 +277,8 @@ class Dispatcher:
                     )
                 self.busy = True
                 try:
+                    if self.deferred:
+                        _do_deferred(wakes)
                     if self.alarms:
                         self.fire(wakes)
                     return operation(wakes, *args)
@@ -354,7 +304,7 @@ class Dispatcher:
         """Do `operation` under D now, or when D is left if this thread holds it. The caller wakes."""
         try:
             with self.lock:
-                if self.busy:
+                if self.busy or self.deferred:  # behind what was put off, for the sake of the order
                     self.deferred.append((operation, args))
                     return
                 self.busy = True
@@ -448,9 +398,11 @@ class Dispatcher:
 
     def next_alarm(self) -> float | None:
         """When the first alarm is due (seconds of the clock), or None."""
+        if not self.alarms:
+            return None
         try:
             return float(self.alarms[0][0])
-        except IndexError:
+        except IndexError:  # fired meanwhile
             return None
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "change_cancels",
     "current_drain",
     "enrolled",
+    "give_up",
     "leave_level",
     "look",
     "signal_and_begin",
@@ -116,9 +117,13 @@ def time_out(_wakes: Wakes, wait: Wait) -> int:
 
 
 def abandon(wakes: Wakes, wait: Wait) -> None:
-    """The wait is left by an exception: it has consumed nothing."""
-    if wait.task is None:
-        wait.thread.asleep = False
+    """The wait of a plain thread is left by an exception: it has consumed nothing."""
+    wait.thread.asleep = False
+    give_up(wakes, wait)
+
+
+def give_up(wakes: Wakes, wait: Wait) -> None:
+    """The same for a wait of a task, whose thread's pump sleeps on."""
     wait.unlink()
     wait.give_back(wakes)
 
@@ -154,7 +159,7 @@ def leave_level(wakes: Wakes, level: Drain) -> None:
     level.ended = True
     if level in thread.drains:
         thread.drains.remove(level)
-    if thread.ran != level.before:
+    if thread.waits and thread.ran != level.before:
         release(wakes, thread, None)
     if not thread.queue:
         thread.dead.clear()

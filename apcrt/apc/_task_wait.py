@@ -20,7 +20,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from apcrt import trace
 from apcrt.apc._dispatcher import CANCELLED, IO_COMPLETION, D, Drain, Wait, Waitable, inside, release
 from apcrt.apc._drain import Unfinished, check_depth, emit_failed, emit_run, run_slice, run_specials
-from apcrt.apc._operations import abandon, begin, current_drain, leave_level, signal_and_begin, time_out, withdraw
+from apcrt.apc._operations import begin, current_drain, give_up, leave_level, signal_and_begin, time_out, withdraw
 from apcrt.apc._wait import kind
 from apcrt.status import WAIT_FAILED
 
@@ -34,8 +34,8 @@ __all__ = ["block", "drain"]
 async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -> int:
     """Have `wait` decided in a trio task; see `_wait.block`. Arguments are checked, the pump runs."""
     thread = wait.thread
-    begun = time.monotonic()
     debug = trace.level <= trace.DEBUG
+    begun = time.monotonic() if debug else 0.0
     if debug:
         trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(wait))
     result = int(WAIT_FAILED)
@@ -43,24 +43,18 @@ async def block(wait: Wait, seconds: float | None, *, first: Waitable | None = N
         await trio.lowlevel.checkpoint_if_cancelled()
         run_specials(thread)
         result, rested = await _decide_and_drain(wait, seconds, first)
-        if thread.specials:
-            _run_specials_after(wait)
+        run_specials(thread)
         if not rested:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
+    except BaseException:
+        # What it has taken nobody will get: Ctrl-C, or a special APC that raises, may come after the decision.
+        D.run(give_up, wait)
+        raise
     finally:
         if debug:
             taken = time.monotonic() - begun
             trace.emit(trace.DEBUG, "wait.end", thread=thread.name, wait=kind(wait), status=result, seconds=taken)
-
-
-def _run_specials_after(wait: Wait) -> None:
-    """See the twin in `_wait`."""
-    try:
-        run_specials(wait.thread)
-    except BaseException:
-        D.run(abandon, wait)
-        raise
 
 
 async def _decide_and_drain(wait: Wait, seconds: float | None, first: Waitable | None) -> tuple[int, bool]:

@@ -256,7 +256,7 @@ class ApcThread(Waitable):
         try:
             with D.lock:
                 ended = self.ended  # as D is left it may run this entry, and end
-                if D.busy:
+                if D.busy or D.deferred:  # behind what was put off, for the sake of the order
                     D.deferred.append((deliver, (self, entry)))
                 else:
                     D.busy = True

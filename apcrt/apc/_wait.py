@@ -213,7 +213,7 @@ def block(wait: Wait, seconds: float | None, *, first: Waitable | None = None) -
     """
     thread = wait.thread
     debug = trace.level <= trace.DEBUG
-    begun = time.monotonic()
+    begun = time.monotonic() if debug else 0.0
     if debug:
         trace.emit(trace.DEBUG, "wait.begin", thread=thread.name, wait=kind(wait))
     result = int(WAIT_FAILED)
@@ -249,7 +249,8 @@ def _decide(wait: Wait, first: Waitable | None) -> int:
     thread = wait.thread
     thread.waiting += 1
     try:
-        poll = wait.deadline <= D.clock.now()
+        timed = wait.deadline < math.inf
+        poll = timed and wait.deadline <= D.clock.now()
         port = thread.open_port if poll else thread.port
         if port is not None and port.armed:
             # Else a busy queue would starve I/O, and a wait of no time would not see what is there.
@@ -257,7 +258,7 @@ def _decide(wait: Wait, first: Waitable | None) -> int:
         result = D.run(begin, wait, poll) if first is None else D.run(signal_and_begin, wait, poll, first)
         while result is None:
             thread.port.service(sleep_time(wait.deadline))
-            result = D.run(look, wait, D.clock.now() >= wait.deadline)
+            result = D.run(look, wait, timed and D.clock.now() >= wait.deadline)
         return result
     except BaseException:
         _abandon(wait)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Declaration", "Directive", "Scenario", "ScenarioError", "parse"]
+__all__ = ["Declaration", "Directive", "Scenario", "ScenarioError", "parse", "parse_text"]
 
 KINDS = ("event", "mutex", "semaphore", "timer", "pipe", "port")
 
@@ -51,8 +51,13 @@ class Scenario:
 
 def parse(path: Path) -> Scenario:
     """Read a file."""
-    scenario = Scenario(path.stem)
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    return parse_text(path.read_text(), str(path))
+
+
+def parse_text(text: str, path: str = "scenario") -> Scenario:
+    """Read what is in a file; `path` is for the error."""
+    scenario = Scenario(Path(path).stem)
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#", 1)[0].split()
         if words:
             try:

@@ -214,11 +214,11 @@ class ServerCall(Call, ServerExchange):
                     self.scope.cancel()
                 self._returned(await routine())
                 return
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a manager raises is its client's
-            self._raised(error)
-        except BaseException:
-            self.abort_quietly(Status.RPC_S_CALL_CANCELLED)  # the run is ending
-            raise
+        except BaseException as error:
+            if not isinstance(_unwrapped(error), Exception | SystemExit):
+                self.abort_quietly(Status.RPC_S_CALL_CANCELLED)  # the run is ending
+                raise
+            self._raised(error)  # whatever a manager raises is its client's
         else:
             self.abort_quietly(Status.RPC_S_CALL_CANCELLED)  # the scope was cancelled
 

@@ -6,6 +6,7 @@ moment at which CPython lets it in.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -181,6 +182,7 @@ def strikes(function: Callable[[], T], check: Callable[[T | None], None]) -> int
     for moment in itertools.count(1):
         result = None
         struck = False
+        gc.disable()  # its callbacks belong to others, and would be struck instead
         sys.setprofile(Struck(moment))
         try:
             result = function()
@@ -188,6 +190,7 @@ def strikes(function: Callable[[], T], check: Callable[[T | None], None]) -> int
             struck = True
         finally:
             sys.setprofile(None)
+            gc.enable()
         check(result)
         if not struck:
             return moment - 1

@@ -298,6 +298,7 @@ def test_a_struck_wait_of_a_task_has_taken_nothing(kind: str) -> None:
             fill()
             struck = Struck(moment, may=_unprotected)
             result = None
+            gc.disable()
             sys.setprofile(struck)
             try:
                 result = await wait()
@@ -305,6 +306,7 @@ def test_a_struck_wait_of_a_task_has_taken_nothing(kind: str) -> None:
                 pass
             finally:
                 sys.setprofile(None)
+                gc.enable()
             assert there() == (result is None), (moment, result)
             assert not apc.current_thread().waits
             if result is not None and struck.left > 0:

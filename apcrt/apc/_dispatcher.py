@@ -413,13 +413,17 @@ D = Dispatcher()
 
 
 def deliver(wakes: Wakes, thread: ApcThread, entry: Entry) -> None:
-    """Queue an APC; the one way into a queue. Does nothing when the thread has ended."""
+    """Queue an APC. Does nothing when the thread has ended."""
     if thread.ended:
         return
-    queue = thread.queue
-    queue.append(entry)
     # Append first, look afterwards: before it, a consumer that pops meanwhile would lose the wake-up.
-    length = len(queue)
+    thread.queue.append(entry)
+    announce(wakes, thread)
+
+
+def announce(wakes: Wakes, thread: ApcThread) -> None:
+    """Let the wait that should run what has just been queued end, or the wake-up hook be called."""
+    length = len(thread.queue)
     if length > thread.high_water:
         thread.high_water = length
     if thread.waits and alert(wakes, thread):

@@ -225,10 +225,8 @@ class Mutex(Waitable):
         self.give_back(thread)
         signal(wakes, self)
 
-    def owner_ended(self, wakes: Wakes, thread: ApcThread, /) -> None:
+    def owner_ended(self, wakes: Wakes, _thread: ApcThread, /) -> None:
         """Under D: its owner is gone."""
-        if self._owner is not thread:
-            return  # Ctrl-C has struck its release half-way
         self._owner = None
         self._recursion = 0
         self._abandoned = True

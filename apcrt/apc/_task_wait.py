@@ -6,6 +6,7 @@ arguments and the public names (`aio`); what decides a wait (`_dispatcher`, `_op
 How it works. `block` decides the wait under D like its blocking twin in `_wait`; while it is undecided the task is put
 aside, and the pump goes on with it once the result is latched. Cancelling puts the task back without the lock ever
 having been left with half a decision: either the wait is unlinked and has consumed nothing, or its result stands.
+Ctrl-C in the main thread comes to a wait as cancelling does, at its checkpoints, and to APC routines at once.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from apcrt import trace
-from apcrt.apc._dispatcher import AlarmEntry, D, Entry, Waitable, Wakes, deliver, notify, signal
+from apcrt.apc._dispatcher import AlarmEntry, D, Entry, Waitable, Wakes, announce, notify, signal
 from apcrt.apc._driver import ensure_driver
 from apcrt.apc._operations import take_back
 from apcrt.apc._thread import ApcThread, current_thread
@@ -131,13 +131,19 @@ class _Arming:
             if ticks is None:
                 ticks = round((wall - now + self.when) * _TICKS) + _EPOCH
             entry = Entry(self.routine, (self.argument, ticks & 0xFFFFFFFF, ticks >> 32), "timer", self.context)
-            deliver(wakes, self.owner, entry)
-            self.entry = entry
+            owner = self.owner
+            if not owner.ended:
+                # Ctrl-C must not fall between these two, or it would be queued twice: append ends before it strikes.
+                self.entry = entry
+                owner.queue.append(entry)
+                announce(wakes, owner)
         if self.period:
             # Periods that nobody was there for are one.
-            self.ticks = None
             following = self.when + self.period * (math.floor((now - self.when) / self.period) + 1)
-            self.alarm = D.set_alarm(following, self)
+            alarm = D.set_alarm(following, self)
+            # No call between these.
+            self.alarm = alarm
+            self.ticks = None
             self.when = following
         else:
             timer.arming, timer.last = None, self

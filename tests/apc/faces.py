@@ -10,6 +10,7 @@ stands still until the test moves it. `struck` interrupts a call at a chosen pla
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -326,6 +327,7 @@ def struck(place: int, call: Callable[[], object]) -> bool:
             if places == place:
                 signal.raise_signal(signal.SIGINT)
 
+    gc.disable()  # its callbacks belong to others, and would be struck instead
     try:
         sys.setprofile(profile)
         call()
@@ -333,6 +335,7 @@ def struck(place: int, call: Callable[[], object]) -> bool:
         pass
     finally:
         sys.setprofile(None)
+        gc.enable()
     return places >= place
 
 

@@ -216,17 +216,26 @@ def strike():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         for _ in range(5): os.sched_yield()
 
-taken = strikes = 0
+armed, taken, strikes = False, 0, 0
+
+def handler(*_):
+    # Disarmed by itself: no strike falls on what deals with the last one.
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, handler)
 producer, striker = threading.Thread(target=produce), threading.Thread(target=strike)
-try:
-    producer.start(); striker.start()
-except KeyboardInterrupt: pass
+producer.start(); striker.start()
 while True:
     try:
+        armed = True
         while taken < MOST:
             result = apc.wait_for_single_object_ex(semaphore, 5, alertable=True)
             taken += result == 0
             if result == 258: break
+        armed = False
         break
     except KeyboardInterrupt:
         strikes += 1

@@ -1,4 +1,4 @@
-"""The trace: level, sinks, what happens when one fails, travelling context, and the schema against source and page."""
+"""The trace: level, sinks and how they fail, travelling context, recorded calls, the schema against source and page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from typing import NoReturn
 import pytest
 import structlog
 
-from apcrt import trace
+import apcrt
+from apcrt import testing, trace
+from apcrt.cli import main
 from apcrt.status import RpcUsageError
+from tests.rpc.helpers import Recorder
+from tests.rpc.sample import Plain, Sample
 
 ROOT = Path(__file__).parents[1]
 Seen = list[tuple[int, str, dict[str, object]]]
@@ -216,6 +220,92 @@ def test_there_is_no_snapshot_of_nothing_nor_with_tracing_off() -> None:
     with structlog.contextvars.bound_contextvars(request=7):
         trace.configure(level="off")
         assert trace.snapshot() is None
+
+
+# ---------------------------------------------------------------------------------------------------- a trace of calls
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """The trace of a download by APC notifications, and of a call after it."""
+    path = tmp_path / "trace.json"
+    with path.open("w", encoding="utf-8") as file, testing.in_process(Sample, Plain()) as client:
+        trace.configure(level="debug", renderer="json", file=file)
+        one = Recorder[int]()
+        down: apcrt.OutPipe[int] = apcrt.OutPipe()
+        buffer = bytearray(10_000)
+        client.read.begin(one.handle, 3000, 1000, down)
+        while True:
+            status, count = down.pull(buffer)
+            if status is apcrt.Status.RPC_S_ASYNC_CALL_PENDING:
+                one.wait_next()
+            elif not count:
+                break
+        one.wait()
+        assert one.handle.complete_call() == 3000
+        assert client.add(1, 2) == 3
+        trace.configure(level="off")
+    return path
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.feature("NOTE-08")
+def test_a_notification_is_seen_being_queued_before_it_is_run(recorded: Path) -> None:
+    """As often as it is run, on the same thread, and never later."""
+    events = [
+        str(record["event"])
+        for record in records(recorded)
+        if str(record["event"]) in {"apc.queued", "apc.run"} and str(record.get("apc")).endswith("Recorder.on_event")
+    ]
+    assert events.count("apc.queued") == events.count("apc.run") >= 1
+    waiting = 0
+    for event in events:
+        waiting += 1 if event == "apc.queued" else -1
+        assert waiting >= 0, events
+
+
+def test_the_timeline_has_an_arrow_for_each_notification(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", "export", str(recorded)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = json.loads(captured.out)["traceEvents"]
+    run = [record for record in records(recorded) if record["event"] == "apc.run"]
+    starts = {event["id"]: event for event in found if event["ph"] == "s"}
+    ends = {event["id"]: event for event in found if event["ph"] == "f"}
+    assert len(starts) == len(ends) == len(run) >= 1
+    assert all(starts[arrow]["ts"] <= ends[arrow]["ts"] for arrow in starts)
+    tracks = {event["tid"]: event["args"]["name"] for event in found if event["ph"] == "M"}
+    assert {tracks[event["tid"]] for event in ends.values()} == {str(record["thread"]) for record in run}
+
+
+def test_a_call_is_found_by_its_name_and_by_its_number(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = {str(record["call"]) for record in records(recorded) if "call" in record}
+    (name,) = [one for one in named if one.startswith("read#")]
+    assert main(["trace", "show", "--call", name, str(recorded)]) == 0
+    by_name = capsys.readouterr().out
+    assert "call.started" in by_name
+    assert "pipe.pulled" in by_name
+    assert "call.completed" in by_name
+    assert all(f"call={name}" in line for line in by_name.splitlines())
+    number = name.partition("#")[2]
+    assert main(["trace", "show", "--call", number, str(recorded)]) == 0
+    by_number = capsys.readouterr().out.splitlines()
+    assert set(by_name.splitlines()) <= set(by_number)
+    assert all(re.search(rf"call=\w+[#@]{number}\b", line) for line in by_number)
+    assert main(["trace", "show", "--call", "999999", str(recorded)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_first_call_of_a_trace_is_number_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace.json"
+    lines = [{"event": "call.started", "call": call} for call in ("read#1", "read#12", "read@1", "add#2", "1")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert main(["trace", "show", "--call", "1", str(path)]) == 0
+    found = [line.rpartition("call=")[2] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["read#1", "read@1", "1"]
 
 
 # ---------------------------------------------------------------------------------------------------------- the schema

@@ -27,7 +27,7 @@ import trio
 
 from apcrt.apc import current_thread, lowlevel
 from apcrt.engine.buffers import BUFFER_SIZE
-from apcrt.status import ApcError, RpcError, RpcUnavailable, Status
+from apcrt.status import ApcError, RpcError, RpcUnavailable, Status, StatusError
 
 if TYPE_CHECKING:
     from apcrt.apc import ApcThread
@@ -92,9 +92,9 @@ class Connection(abc.ABC):
             with self.lock:
                 try:
                     return operation(*args)
-                except Exception:
+                except StatusError:
                     raise
-                except BaseException:  # out of a signal handler: who knows what it has torn apart
+                except BaseException:  # out of a signal handler, most likely: who knows what it has torn apart
                     with contextlib.suppress(RpcError):  # the runtime is closing, and the connection with it
                         self.io.spawn(self._give_up_torn, wakes=self.wakes)
                     raise
@@ -115,7 +115,9 @@ class Connection(abc.ABC):
                 lowlevel.wake(wakes)
 
     async def _give_up_torn(self) -> None:
-        self.run(self.fail, RpcUnavailable(Status.RPC_S_CALL_FAILED, "a signal handler has interrupted the connection"))
+        self.run(
+            self.give_up, RpcUnavailable(Status.RPC_S_CALL_FAILED, "a signal handler has interrupted the connection")
+        )
         await trio.lowlevel.checkpoint()
 
     # What the two ends differ in ---------------------------------------------------------------------------------
@@ -135,6 +137,10 @@ class Connection(abc.ABC):
     @abc.abstractmethod
     def fail(self, error: RpcError) -> None:
         """The connection is of no more use: end what it carries, then `shut`."""
+
+    def give_up(self, error: RpcError) -> None:
+        """`fail`, for a reason that concerns nobody but the present exchange."""
+        self.fail(error)
 
     @abc.abstractmethod
     def thread_ended(self) -> None:

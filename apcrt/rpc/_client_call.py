@@ -137,6 +137,9 @@ class ClientCall(Call, ClientExchange):
         try:
             pool.submit(self)
         except BaseException:
+            with self._gate:  # it has never existed: nothing may be heard of it when the connection goes that has it
+                self.advance(CallEvent.FAILURE_INLINE)
+                self.connection = None
             self.binding.ended(self)
             self._untie()
             raise

@@ -309,9 +309,12 @@ class ServerCall(Call, ServerExchange):
     def complete(self, reply: object) -> None:
         """Send the results and end the call."""
         connection = self._mine()
-        connection.run(self._complete, connection, reply)
+        error = connection.run(self._complete, connection, reply)
+        if error is not None:
+            raise error
 
-    def _complete(self, connection: ServerConnection, reply: object) -> None:
+    def _complete(self, connection: ServerConnection, reply: object) -> Exception | None:
+        """`complete` under the lock. Returns what the reply's own code raised when it was encoded."""
         self._still_mine(connection)
         if not (self.all_ended(self.inputs) and self.all_ended(self.outputs)):
             self._fault(connection, Status.RPC_X_PIPE_DISCIPLINE_ERROR)
@@ -320,7 +323,10 @@ class ServerCall(Call, ServerExchange):
                 f"{self.operation.name} was completed before all its pipes were moved to their ends",
             )
         encoder = ndr.Encoder(ndr.ByteOrder.native(), offset=self._out_offset)
-        self.operation.encode_reply(encoder, reply, self._arguments or {})
+        try:
+            self.operation.encode_reply(encoder, reply, self._arguments or {})
+        except Exception as error:  # noqa: BLE001 - it is the caller's; nothing has been sent
+            return error
         try:
             self._ensure_stub(connection)
             connection.send_stub(self, [encoder.data], len(encoder.data), last=True)
@@ -330,6 +336,7 @@ class ServerCall(Call, ServerExchange):
                 Status.RPC_S_INVALID_ASYNC_HANDLE, "the client has gone, and the call with it"
             ) from error
         self._end(CallEvent.REPLY, None)
+        return None
 
     def abort(self, status: int) -> None:
         """End the call with an error for the client."""

@@ -1,4 +1,4 @@
-"""What the tests of calls share: alertable loops, a server in the hands of the test, a manager made of functions.
+"""What the tests of calls share: alertable loops, and a server or a client in the hands of the test.
 
 `FakeServer` listens on a socket of this process and hands each connection to a script as a `RawPeer`. The peer speaks
 through `apcrt.wire`, so a script says what happens at which point of the protocol, and nothing is left to timing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Generic, Self, TypeVar
 import pytest
 
 import apcrt
-from apcrt import apc, notify, wire
+from apcrt import apc, notify, trace, wire
 from apcrt.status import fault_from_win32
 from tests.rpc.sample import Sample
 
@@ -87,6 +88,29 @@ class Recorder(Generic[R]):
     def wait_for(self, event: apcrt.AsyncEvent, times: int = 1) -> None:
         """Wait alertably for an event."""
         alertable_until(lambda: self.count(event) >= times)
+
+
+class Counted:
+    """Counts events of the trace, from any thread, and lets a thread wait for a number of them."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._seen = threading.Semaphore(0)
+
+    def __enter__(self) -> Self:
+        trace.add_tap(self._tap, trace.DEBUG)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trace.remove_tap(self._tap)
+
+    def _tap(self, _level: int, event: str, _keys: dict[str, object]) -> None:
+        if event == self._event:
+            self._seen.release()
+
+    def wait(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self._seen.acquire(timeout=CEILING)
 
 
 def nothing_comes(recorder: Recorder[R]) -> None:
@@ -268,6 +292,44 @@ class FakeServer:
             self._errors.append(error)
         finally:
             peer.socket.close()
+
+
+class Vanishing:
+    """A client made of bytes, which closes when it is told to."""
+
+    def __init__(self, binding: str) -> None:
+        port = int(binding.partition("[")[2].rstrip("]"))
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.settimeout(10)
+        self.wire = wire.ClientAssociation()
+        context = wire.PresentationContext(0, Sample.syntax, (wire.NDR20,))
+        self.socket.sendall(self.wire.bind([context]))
+        while not any(isinstance(event, wire.Bound) for event in self.events()):
+            pass
+
+    def events(self) -> list[wire.ClientEvent]:
+        data = self.socket.recv(65536)
+        assert data
+        return self.wire.receive(memoryview(data))
+
+    def request(self, operation: str, stub: bytes, *, last: bool) -> None:
+        opnum = next(number for number, spec in Sample.operations.items() if spec.name == operation)
+        outgoing = self.wire.request(0, opnum, streams=not last)
+        self.socket.sendall(b"".join(outgoing.take((stub,), flush=True, last=last)))
+
+    def upload(self, content: bytes) -> None:
+        """Begin `write`, and leave its pipe open."""
+        name = struct.pack("<III", 2, 0, 2) + "f\0".encode("utf-16-le")
+        self.request("write", name + struct.pack("<I", len(content)) + content, last=False)
+
+    def download(self, size: int, piece: int) -> None:
+        """Begin `read`, whose output is not read."""
+        self.request("read", struct.pack("<II", size, piece), last=True)
+
+    def vanish(self, *, reset: bool) -> None:
+        if reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import trio.testing
 
 import apcrt
 from apcrt import AsyncEvent, AsyncFlags, Status, apc, notify, testing, wire
-from tests.rpc.helpers import FakeServer, RawPeer, Recorder, client_of, nothing_comes, status_of
+from tests.rpc.helpers import FakeServer, RawPeer, Recorder, Vanishing, client_of, nothing_comes, status_of
 from tests.rpc.sample import Plain, Sample
 from tests.rpc.server_process import Child
 
@@ -654,44 +654,6 @@ async def test_a_server_process_killed_under_trio(tmp_path: Path, what: str) -> 
 
 
 # ------------------------------------------------------------------------------------------- a client that goes away
-
-
-class Vanishing:
-    """A client made of bytes, which closes when it is told to."""
-
-    def __init__(self, binding: str) -> None:
-        port = int(binding.partition("[")[2].rstrip("]"))
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.settimeout(10)
-        self.wire = wire.ClientAssociation()
-        context = wire.PresentationContext(0, Sample.syntax, (wire.NDR20,))
-        self.socket.sendall(self.wire.bind([context]))
-        while not any(isinstance(event, wire.Bound) for event in self.events()):
-            pass
-
-    def events(self) -> list[wire.ClientEvent]:
-        data = self.socket.recv(65536)
-        assert data
-        return self.wire.receive(memoryview(data))
-
-    def request(self, operation: str, stub: bytes, *, last: bool) -> None:
-        opnum = next(number for number, spec in Sample.operations.items() if spec.name == operation)
-        outgoing = self.wire.request(0, opnum, streams=not last)
-        self.socket.sendall(b"".join(outgoing.take((stub,), flush=True, last=last)))
-
-    def upload(self, content: bytes) -> None:
-        """Begin `write`, and leave its pipe open."""
-        name = struct.pack("<III", 2, 0, 2) + "f\0".encode("utf-16-le")
-        self.request("write", name + struct.pack("<I", len(content)) + content, last=False)
-
-    def download(self, size: int, piece: int) -> None:
-        """Begin `read`, whose output is not read."""
-        self.request("read", struct.pack("<II", size, piece), last=True)
-
-    def vanish(self, *, reset: bool) -> None:
-        if reset:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
 
 
 class Watched(Plain):

@@ -15,8 +15,9 @@ import trio
 
 import apcrt
 from apcrt import Status, apc, testing
+from apcrt.apc import lowlevel
 from apcrt.config import Config, RuntimeConfig
-from tests.rpc.helpers import FakeServer, RawPeer, Recorder, alertable_until, status_of
+from tests.rpc.helpers import Counted, FakeServer, RawPeer, Recorder, alertable_until, nothing_comes, status_of
 from tests.rpc.sample import Async, Plain, Sample
 from tests.rpc.server_process import ROOT
 
@@ -85,6 +86,43 @@ with testing.in_process(Sample, Plain()) as client:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+LEFT_OPEN = """
+import sys
+import apcrt
+from tests.rpc.sample import Async, Sample
+runtime = apcrt.Runtime().__enter__()
+server = runtime.server()
+server.register(Sample, Async())
+(bound,) = server.start("ncacn_ip_tcp:[0]")
+print(Sample(runtime.binding(bound)).add(1, 2), flush=True)
+if sys.argv[1] == "raise":
+    raise ValueError("on purpose")
+if sys.argv[1] == "exit":
+    sys.exit(3)
+if sys.argv[1] == "held":
+    Sample(runtime.binding(bound)).hold.begin(apcrt.AsyncHandle())
+"""
+
+
+@pytest.mark.feature("LIFE-02")
+@pytest.mark.parametrize(("how", "status"), [("return", 0), ("raise", 1), ("exit", 3), ("held", 0)])
+def test_a_program_that_leaves_a_runtime_open_ends_and_is_told(how: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, how],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'transports'}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (status, "3\n"), done.stderr
+    complaints = done.stderr.splitlines()
+    assert len([line for line in complaints if "runtime.left_open" in line]) == 1
+    assert ("ValueError: on purpose" in complaints) == (how == "raise")
+    assert len(complaints) == 1 or how == "raise"
+
+
 # ----------------------------------------------------------------------------------------------------------- a runtime
 
 
@@ -128,6 +166,99 @@ def test_a_binding_is_shared_by_its_string_and_options() -> None:
         assert runtime.binding("ncacn_ip_tcp:[1]", send_window=None).send_window is None
         assert runtime.binding("ncacn_ip_tcp:[1]", call_timeout=2.5).call_timeout == 2.5
         assert str(one) == "ncacn_ip_tcp:[1]"
+
+
+@pytest.mark.feature("BIND-04")
+def test_a_binding_that_was_closed_can_be_had_again() -> None:
+    with apcrt.Runtime() as runtime, runtime.server() as server:
+        server.register(Sample, Plain())
+        bound = server.start(ENDPOINT)[0]
+        first = runtime.binding(bound)
+        assert Sample(first).add(1, 2) == 3
+        first.close()
+        first.close()
+        second = runtime.binding(bound)
+        assert second is not first
+        assert (first.closed, second.closed) == (True, False)
+        assert Sample(second).add(3, 4) == 7
+        assert status_of(lambda: Sample(first).add(1, 2)) == Status.RPC_S_INVALID_BINDING
+        assert runtime.binding(bound) is second
+
+
+@pytest.mark.feature("CALL-03", "LIFE-02")
+@pytest.mark.parametrize("what", ["binding", "connections"])
+def test_a_call_that_is_refused_is_not_counted(what: str) -> None:
+    """Leaving the runtime would wait for it."""
+    with apcrt.Runtime() as other, other.server() as server, apcrt.Runtime() as runtime:
+        server.register(Sample, Plain())
+        client = Sample(runtime.binding(server.start(ENDPOINT)[0]))
+        assert client.add(1, 2) == 3
+        if what == "binding":
+            client.binding.close()
+            status = Status.RPC_S_INVALID_BINDING
+        else:
+            client.binding.pool(Sample.syntax).close()  # as another thread does between the two steps of a call
+            status = Status.RPC_S_CALL_FAILED_DNE
+        one = Recorder[int]()
+        assert status_of(lambda: client.add(1, 2)) == status
+        assert status_of(lambda: client.add.begin(one.handle, 1, 2)) == status
+        assert one.handle.get_call_status() == Status.RPC_S_INVALID_ASYNC_HANDLE
+        nothing_comes(one)
+        assert client.binding.running == 0
+        assert repr(runtime).endswith("open, 0 calls under way>")
+
+
+class Late(Plain):
+    """`read` sends what it has when `step` lets it, says so, and replies when `step` lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step, self.sent = threading.Semaphore(0), threading.Semaphore(0)
+
+    @Sample.read.manager
+    def read(self, call: apcrt.ServerHandle[int], size: int, piece: int, data: apcrt.OutPipe[int]) -> int:
+        assert self.step.acquire(timeout=10)
+        data.write(bytes(size))
+        data.write_eof()
+        self.sent.release()
+        assert self.step.acquire(timeout=10)
+        return size
+
+
+@pytest.mark.feature("NOTE-03")
+def test_a_thread_that_uses_blocking_verbs_owes_no_completions() -> None:
+    """A reply that nobody has asked for yet waits for it. What a call that reports by APC gets is a debt."""
+    manager = Late()
+    size = 1 << 16
+    name = apc.current_thread().name
+
+    def warnings() -> int:
+        now = time.monotonic()
+        with testing.capture_trace() as trace:
+            for later in (100, 200):
+                lowlevel.check_overdue(now + later, 10)
+        return len(trace.events("thread.overdue", thread=name))
+
+    with testing.in_process(Sample, manager, apc__warn_after=None) as client:
+        down: apcrt.OutPipe[int] = apcrt.OutPipe()
+        with client.read.open(size, size, down) as call, Counted("call.completed") as completed:
+            manager.step.release()
+            assert sum(len(chunk) for chunk in down) == size
+            manager.step.release()
+            completed.wait()  # by the server
+            assert warnings() == 0
+        assert call.reply == size
+        assert manager.sent.acquire(timeout=10)
+
+        one = Recorder[int]()
+        down = apcrt.OutPipe()
+        client.read.begin(one.handle, size, size, down)
+        assert down.pull(bytearray(size)) == (Status.RPC_S_ASYNC_CALL_PENDING, 0)
+        manager.step.release()
+        assert manager.sent.acquire(timeout=10)
+        assert warnings() == 1
+        one.handle.cancel_call(abort=True)
+        manager.step.release()
 
 
 async def test_a_trio_thread_enters_with_async_with() -> None:

@@ -109,25 +109,10 @@ class CompletionPort(Waitable):
         Raises:
             ApcError: 6 the port is closed, or was made before a fork.
         """
-        wakes: Wakes = []
-        posted = self.post_quietly(CompletionPacket(bytes, key, overlapped), wakes)
-        try:
-            while wakes:
-                wakes[-1].wake()
-                del wakes[-1]
-        except KeyboardInterrupt:
-            D.finish(wakes)
-            raise
-        if not posted:
-            raise ApcError(Status.ERROR_INVALID_HANDLE, "the completion port is closed")
-
-    def post_quietly(self, packet: CompletionPacket, wakes: Wakes) -> bool:
-        """Add a packet; the caller wakes `wakes` when it holds no lock. False when the port is closed."""
         self.check_process()
         if self._closed:
-            return False
-        D.submit(wakes, _post, self, packet)
-        return True
+            raise ApcError(Status.ERROR_INVALID_HANDLE, "the completion port is closed")
+        D.do(_post, self, CompletionPacket(bytes, key, overlapped))
 
     def close(self) -> None:
         """Close it: waits for packets end with 735, later ones fail with 6, and its packets are dropped. Idempotent."""

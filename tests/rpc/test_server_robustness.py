@@ -247,16 +247,25 @@ class ExitsAsync(Exits):
         raise self.error
 
 
+class ExitsNursery(Exits):
+    @Sample.add.manager
+    async def add(self, call: apcrt.ServerHandle[int], x: int, y: int) -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise self.error
+
+
 @pytest.mark.feature("SRV-04")
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
         (Exits, SystemExit(3)),
         (ExitsAsync, SystemExit(3)),
+        (ExitsNursery, SystemExit(3)),
         (Exits, KeyboardInterrupt()),
         (Exits, GeneratorExit()),
     ],
-    ids=["exit", "exit async", "interrupt", "generator exit"],
+    ids=["exit", "exit async", "exit nursery", "interrupt", "generator exit"],
 )
 def test_a_manager_cannot_end_the_thread_that_runs_it(kind: type[Exits], error: BaseException) -> None:
     with serving(kind(error), dispatch_threads=1) as (_, client), testing.capture_trace() as trace:
